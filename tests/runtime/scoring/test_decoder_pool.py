@@ -1,5 +1,6 @@
 """Real decoding processes: what they give does not depend on them, and no death of one loses a file."""
 
+import contextlib
 import errno
 import gc
 import itertools
@@ -73,6 +74,16 @@ def gathered(pool: DecoderPool, events: Iterable[PoolEvent]) -> list[Decoded]:
     return [files[ticket] for ticket in sorted(files)]
 
 
+@pytest.fixture(scope="module")
+def expected(spec: FrontendSpec, noises: list[Path]) -> list[Decoded]:
+    """What one decoder makes of `noises`."""
+    settings = DecoderSettings(spec=spec, input="waveform", slots=4)
+    with contextlib.closing(DecoderPool(settings, count=1, chunk=1, timeout=60.0)) as pool:
+        files = decoded(pool, noises)
+    assert [file.code for file in files] == [""] * 24
+    return files
+
+
 @pytest.fixture
 def make_pool(spec: FrontendSpec) -> Iterator[Pool]:
     """Pools that are closed at the end, of waveform clips: those are cheap."""
@@ -90,11 +101,11 @@ def make_pool(spec: FrontendSpec) -> Iterator[Pool]:
         pool.close()
 
 
-@pytest.fixture
-def noises(tmp_path: Path) -> list[Path]:
-    """24 files of 0.1 to 1.25 s."""
-    rng = np.random.default_rng(0)
-    paths = [tmp_path / f"{i:02}.wav" for i in range(24)]
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """24 files of 0.1 to 1.25 s, to be left as they are."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("noises")
+    paths = [folder / f"{i:02}.wav" for i in range(24)]
     for i, path in enumerate(paths):
         soundfile.write(path, rng.uniform(-0.5, 0.5, 1_600 + 800 * i), 16_000)
     return paths
@@ -181,14 +192,15 @@ def test_a_clip_is_the_start_of_the_levelled_file(
 
 @pytest.mark.parametrize(("count", "chunk"), [(1, 1), (1, 32), (2, 1), (3, 5)])
 def test_number_and_order_do_not_matter(
-    make_pool: Pool, noises: list[Path], tmp_path: Path, count: int, chunk: int
+    make_pool: Pool, noises: list[Path], expected: list[Decoded], tmp_path: Path, count: int, chunk: int
 ) -> None:
     paths = [*noises, tmp_path / "gone.wav", *noises[:3]]
     order = np.random.default_rng(chunk).permutation(len(paths))
-    straight = decoded(make_pool(), paths)
+    clips = [file.clips for file in (*expected, Decoded([], None), *expected[:3])]
+    codes = [*[""] * 24, "missing", *[""] * 3]
     mixed = decoded(make_pool(count=count, chunk=chunk), [paths[i] for i in order])
-    assert [file.clips for file in mixed] == [straight[i].clips for i in order]
-    assert [file.code for file in straight] == [*[""] * 24, "missing", *[""] * 3]
+    assert [file.clips for file in mixed] == [clips[i] for i in order]
+    assert [file.code for file in mixed] == [codes[i] for i in order]
 
 
 def test_decoders_are_started_as_files_come(make_pool: Pool, noises: list[Path]) -> None:
@@ -306,10 +318,14 @@ def test_one_that_is_killed_as_it_starts_is_replaced(make_pool: Pool, noises: li
 
 @pytest.mark.parametrize(("kills", "code"), [(1, ""), (2, "crashed")])
 def test_one_that_is_killed_at_a_file(
-    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, kills: int, code: str
+    make_pool: Pool,
+    noises: list[Path],
+    expected: list[Decoded],
+    monkeypatch: pytest.MonkeyPatch,
+    kills: int,
+    code: str,
 ) -> None:
     """A file has two tries; the others in its chunk are no worse for it."""
-    expected = decoded(make_pool(), noises)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
     pool = make_pool(count=kills, chunk=4)  # the second try must not go to one that hangs there, too
 
@@ -351,9 +367,8 @@ def test_one_that_is_killed_while_it_waits_for_slots(make_pool: Pool, long: Path
 
 
 def test_a_file_that_crashes_the_decoder_is_a_row(
-    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+    make_pool: Pool, noises: list[Path], expected: list[Decoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = decoded(make_pool(), noises)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.1[05].wav:sigsegv:all")
     files = decoded(make_pool(count=2, chunk=6), noises)
     assert [i for i, file in enumerate(files) if file.code] == [10, 15]
@@ -408,12 +423,11 @@ def test_every_file_crashes_the_decoder(
 
 
 def test_a_file_that_hangs_is_a_row(
-    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+    make_pool: Pool, noises: list[Path], expected: list[Decoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = decoded(make_pool(), noises)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
-    files = decoded(make_pool(count=2, chunk=6, timeout=2.0), noises)  # it would sleep for an hour
-    assert files[5].end == BadFile(5, "timeout", "not decoded within 2 s")
+    files = decoded(make_pool(count=2, chunk=6, timeout=1.0), noises)  # it would sleep for an hour
+    assert files[5].end == BadFile(5, "timeout", "not decoded within 1 s")
     assert [file.clips for file in files[:5] + files[6:]] == [
         file.clips for file in expected[:5] + expected[6:]
     ]
@@ -445,6 +459,7 @@ def test_who_was_stopped_blames_no_file(
     """Ctrl-Z, and fg after lunch: the clock has gone on, and the file at which a decoder stood has
     not hung.
     """
+    monkeypatch.setattr(decoder_pool, "_LOOK_EVERY", 0.1)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
     pool = make_pool()
 
@@ -467,11 +482,15 @@ def test_who_was_stopped_blames_no_file(
 
 @pytest.mark.parametrize(("stopped", "has_started"), [(1, True), (2, False)])
 def test_n26_one_that_was_stopped_between_files_is_replaced(
-    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, stopped: int, has_started: bool
+    make_pool: Pool,
+    noises: list[Path],
+    expected: list[Decoded],
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: int,
+    has_started: bool,
 ) -> None:
     """SIGSTOP, as a debugger or a container's tool sends it. No file is to blame."""
     monkeypatch.setattr(decoder_handle, "_STOPPED", 0.3)
-    expected = decoded(make_pool(), noises)
     pool = make_pool(count=2)
     if has_started:
         decoded(pool, noises)
@@ -587,6 +606,7 @@ def test_a_fault_that_nobody_thought_of_is_the_row_of_its_file(
     assert len(pool._decoders) == 1 and pool._deaths == 0
 
 
+@pytest.mark.slow  # 2.6 s between the tries; test_engine_faults.py counts them in a command
 def test_storage_that_fails_stops_at_the_fourth_try(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, watch: Callable[[Path], Any]
 ) -> None:
