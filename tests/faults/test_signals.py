@@ -24,6 +24,14 @@ runpy.run_module("rrtn", run_name="__main__", alter_sys=True)
 """
 
 
+IMPORTS = [
+    ("score", "typer"),
+    ("score", "rrtn.commands.score"),
+    ("score", "numpy"),
+    ("score", "onnxruntime.capi"),
+    ("train", "torch"),
+    ("doctor", "rrtn.runtime.doctor"),
+]
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
@@ -39,20 +47,16 @@ def assert_one_line(code: int, err: str, *, number: int = signal.SIGINT) -> str:
 # 21
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
-    ("command", "module"),
+    ("number", "command", "module"),
     [
-        ("score", "typer"),
-        ("score", "rrtn.commands.score"),
-        ("score", "numpy"),
-        ("score", "onnxruntime.capi"),
-        ("train", "torch"),
-        ("doctor", "rrtn.runtime.doctor"),
+        pytest.param(number, *of, marks=[pytest.mark.slow] * (number != signal.SIGINT and of != IMPORTS[1]))
+        for number in WORDS
+        for of in IMPORTS
     ],
 )
 def test_n21_a_signal_during_the_imports_is_one_line(
-    tmp_path: Path, tiny_model: Path, command: str, module: str, number: signal.Signals
+    tmp_path: Path, tiny_model: Path, number: signal.Signals, command: str, module: str
 ) -> None:
     arguments = ["a.wav", "-m", str(tiny_model)] if command == "score" else []
     done = subprocess.run(
@@ -96,10 +100,11 @@ def test_n21_export_says_that_nothing_is_kept(server: Server, run: Path) -> None
 
 @pytest.mark.parametrize("out", [True, False])
 def test_n21_score_says_whether_there_is_a_table(
-    server: Server, run: Path, real_clips: list[Path], out: bool
+    runtime_server: Server, tmp_path: Path, tiny_model: Path, real_clips: list[Path], out: bool
 ) -> None:
-    arguments = ["score", real_clips[0], "-m", "run/export"]
-    ended = stopped(server, run, *arguments, *(["--out", "s.csv"] if out else []), at="model.*")
+    arguments = ["score", real_clips[0], "-m", tiny_model]
+    flags = ["--out", "s.csv"] if out else []
+    ended = stopped(runtime_server, tmp_path, *arguments, *flags, at="model.*")
     line = assert_one_line(ended.code, ended.error)
     parts = "finished parts of about 512 files are kept beside s.csv"
     assert (parts if out else "nothing is kept: without --out") in line
@@ -196,15 +201,19 @@ SCRIPT = "import sys\nfrom rrtn.__main__ import main\nsys.exit(main())\n"
 
 
 @pytest.mark.parametrize(
-    "numbers",
+    ("numbers", "pause"),
     [
-        (signal.SIGINT, signal.SIGINT),
-        (signal.SIGTERM, signal.SIGTERM),
-        (signal.SIGINT, signal.SIGTERM, signal.SIGINT),
-        (signal.SIGHUP, signal.SIGHUP),
+        pytest.param(numbers, pause, marks=[pytest.mark.slow] * is_slow)
+        for numbers, slow in (
+            ((signal.SIGINT, signal.SIGINT), ("0.02",)),
+            ((signal.SIGTERM, signal.SIGTERM), ("0.02", "0.1")),
+            ((signal.SIGINT, signal.SIGTERM, signal.SIGINT), ("0.02",)),
+            ((signal.SIGHUP, signal.SIGHUP), ("0.02", "0.1")),
+        )
+        for pause in ("0", "0.02", "0.1")
+        for is_slow in [pause in slow]
     ],
 )
-@pytest.mark.parametrize("pause", ["0", pytest.param("0.02", marks=pytest.mark.slow), "0.1"])
 def test_n29_two_signals_at_once_are_one_line(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path], numbers: tuple[signal.Signals, ...], pause: str
 ) -> None:

@@ -160,7 +160,9 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "suffix", [".csv", *(pytest.param(other, marks=pytest.mark.slow) for other in (".jsonl", ".parquet"))]
+)
 def test_the_command_goes_on_where_it_was_stopped(
     runtime_server: Server, tiny_model: Path, tmp_path: Path, write: Write, suffix: str
 ) -> None:

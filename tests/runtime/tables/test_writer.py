@@ -399,8 +399,15 @@ def write_on_a_full_disk(runtime_server: Server) -> Write:
     return write
 
 
-@pytest.mark.parametrize("size", [0, 8])
-@pytest.mark.parametrize("limit", [0, 10_000, 1_000_000])  # bytes a file may have; 0: the fail-point stops it
+@pytest.mark.parametrize(
+    ("limit", "size"),  # bytes a file may have, or 0: the fail-point stops it; numbers in an embedding
+    [
+        (0, 0),
+        (1_000_000, 0),
+        (10_000, 8),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0, 8), (1_000_000, 8), (10_000, 0))),
+    ],
+)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_full_disk_stops_and_leaves_the_old_table(
     write_on_a_full_disk: Write, tmp_path: Path, suffix: str, limit: int, size: int
