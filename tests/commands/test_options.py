@@ -25,38 +25,36 @@ from rrtn.runtime.errors import ConfigError
 from rrtn.runtime.scoring.scorer_settings import ScorerSettings
 
 
-def test_torch_takes_no_more_threads_than_this_process_may_keep_busy() -> None:
-    """By itself it takes one for each core of the machine, whatever the quota of a container is."""
-    code = """
-from rrtn.runtime.system import cpus
-cpus.usable_cpus = lambda: 1  # as in a container with a quota of one core
-from rrtn.cli import app
-from rrtn.commands.options import load_torch
-load_torch("train.config")
-import torch
-print(torch.get_num_threads())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert done.stdout.split() == ["1"]
-
-
-def test_what_torch_makes_of_itself_is_never_looked_through_for_garbage() -> None:
+@pytest.fixture(scope="module")
+def with_torch() -> list[str]:
+    """Of a process that has loaded torch: its threads, looks for garbage meanwhile, and what is on then."""
     code = """
 import gc
+from rrtn.runtime.system import cpus
+cpus.usable_cpus = lambda: 1  # as in a container with a quota of one core
 looks = []
 gc.callbacks.append(lambda phase, info: looks.append(info["generation"]))
 from rrtn.cli import app
 from rrtn.commands.options import load_torch
 before = len(looks)
 load_torch("train.start")
-print(len(looks) - before, gc.isenabled(), gc.get_freeze_count() > 100_000)
+looked = len(looks) - before
+import torch
+print(torch.get_num_threads(), looked, gc.isenabled(), gc.get_freeze_count() > 100_000)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
-    looks, is_on, is_frozen = done.stdout.split()
+    return done.stdout.split()
+
+
+def test_torch_takes_no_more_threads_than_this_process_may_keep_busy(with_torch: list[str]) -> None:
+    """By itself it takes one for each core of the machine, whatever the quota of a container is."""
+    assert with_torch[0] == "1"
+
+
+def test_what_torch_makes_of_itself_is_never_looked_through_for_garbage(with_torch: list[str]) -> None:
+    _, looks, is_on, is_frozen = with_torch
     assert int(looks) < 10  # of the bar's own imports, before
     assert (is_on, is_frozen) == ("True", "True")
 
