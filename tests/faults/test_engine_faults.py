@@ -715,8 +715,10 @@ def into_a_closed_pipe(*arguments: object, cwd: Path, lines: int, **env: str) ->
     return process.returncode, error
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("lines", [0, 1])
+@pytest.mark.parametrize(
+    ("lines", "unbuffered"),
+    [(0, ""), (1, "1"), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0, "1"), (1, "")))],
+)
 def test_s30_the_reader_of_the_rows_has_had_enough(
     tmp_path: Path, tiny_model: Path, many: Path, lines: int, unbuffered: str
 ) -> None:
@@ -731,8 +733,15 @@ def test_s30_the_reader_of_the_rows_has_had_enough(
     assert [line for line in others if not line.startswith("score: ")] == []
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("flags", [("--json",), ("--json", "--out", "t.csv")])
+@pytest.mark.parametrize(
+    ("flags", "unbuffered"),
+    [
+        (("--json",), "1"),
+        (("--json", "--out", "t.csv"), ""),
+        pytest.param(("--json",), "", marks=pytest.mark.slow),
+        pytest.param(("--json", "--out", "t.csv"), "1", marks=pytest.mark.slow),
+    ],
+)
 def test_s30_nobody_reads_the_summary(
     tmp_path: Path, tiny_model: Path, noises: list[Path], flags: tuple[str, ...], unbuffered: str
 ) -> None:

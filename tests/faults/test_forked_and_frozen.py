@@ -318,7 +318,7 @@ def test_n2_a_program_without_any_python_fails_once(launch: Callable[..., tuple[
     assert "multiprocessing.set_executable" in answer
 
 
-@pytest.mark.parametrize("missing", ["None", "'/gone/bin/python3'"])
+@pytest.mark.parametrize("missing", ["None", pytest.param("'/gone/bin/python3'", marks=pytest.mark.slow)])
 def test_n2_a_program_that_knows_no_executable(launch: Callable[..., tuple[str, int]], missing: str) -> None:
     assert launch("app", setup=f"sys.executable = sys._base_executable = {missing}") == ("True", 1)
 

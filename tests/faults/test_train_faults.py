@@ -227,7 +227,7 @@ def test_t2_killed_while_old_checkpoints_are_removed(
     [
         ("train.step:sigterm:1", 1),
         ("train.step:sigterm:5", 5),
-        ("train.validate:sigterm:1", 3),
+        pytest.param("train.validate:sigterm:1", 3, marks=pytest.mark.slow),
         ("train.validate:sigterm:3", 9),
     ],
 )
@@ -271,7 +271,9 @@ def test_t3_sigterm_in_validation_does_not_wait_for_its_end(
     assert outcome(begun) == outcome(whole)
 
 
-@pytest.mark.parametrize("place", [17, 20, 23, 26])
+@pytest.mark.parametrize(
+    "place", [20, 26, *(pytest.param(place, marks=pytest.mark.slow) for place in (17, 23))]
+)
 def test_t3_sigterm_in_a_save(
     rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path, place: int
 ) -> None:

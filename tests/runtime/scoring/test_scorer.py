@@ -516,7 +516,7 @@ def test_a_bad_file_has_one_row_without_a_place(tiny_model: Path, real_clips: li
     assert all(len(rows) >= 2 for rows in (files[0], files[2]))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("batch_size", [3, 64, pytest.param(1, marks=pytest.mark.slow)])
 def test_windows_of_many_files_stay_with_their_files(
     tiny_model: Path, real_clips: list[Path], batch_size: int
 ) -> None:
@@ -646,7 +646,10 @@ def test_a_feed_gives_the_rows_of_files_that_come_one_by_one(scorer: Scorer, rea
         assert found[ticket].scores == (row.scores and pytest.approx(row.scores, abs=1e-6))
 
 
-@pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize(
+    "closed",
+    [(0,), (1, 2), (0, 1, 2), *(pytest.param(two, marks=pytest.mark.slow) for two in ((0, 1), (0, 2)))],
+)
 def test_a_program_may_have_closed_its_standard_streams(
     tiny_model: Path, real_clips: list[Path], tmp_path: Path, closed: tuple[int, ...]
 ) -> None:

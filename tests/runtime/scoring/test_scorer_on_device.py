@@ -20,6 +20,7 @@ from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.scoring import scorer as scorer_module
 
+WINDOWS = {"window": 0.3, "hop": 0.1}
 MakeScorer = Callable[..., Scorer]
 
 
@@ -82,8 +83,15 @@ def paths(tmp_path: Path) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 0.3, "hop": 0.1}])
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize(
+    ("batch_size", "options"),
+    [
+        (1, {}),
+        (4, WINDOWS),
+        (64, {}),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, WINDOWS), (4, {}), (64, WINDOWS))),
+    ],
+)
 def test_rows_are_those_of_the_cpu(
     make_scorer: MakeScorer, model: Path, paths: list[Path], batch_size: int, options: dict[str, Any]
 ) -> None:

@@ -397,7 +397,7 @@ def test_a_signal_lets_it_answer_what_has_come(
     assert server.err.read_text().splitlines()[-1].startswith(f"rrtn: {word} | it takes no more requests")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_second_signal_drops_what_has_come(scorer: Scorer, tmp_path: Path, number: signal.Signals) -> None:
     """Without a traceback, and long before the hour that the body may take."""
     server = ServeProcess(model_of(scorer), tmp_path, "--timeout", 3600)
