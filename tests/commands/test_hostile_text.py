@@ -122,7 +122,9 @@ def hostile_bundle(model: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_n25_provenance_and_variants(model: Path) -> None:
+def test_n25_provenance_and_variants(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrtn.runtime.bench._SIDE", 64)  # the ceiling of a smaller product and copy
+    monkeypatch.setattr("rrtn.runtime.bench._COPY_BYTES", 1 << 20)
     folder = hostile_bundle(model, provenance={"encoder": HOSTILE, "method": "[blink]x", "run": HOSTILE})
     document = json.loads((folder / "bundle.json").read_text())
     document["variants"][0] |= {"name": f"[red]{HOSTILE}", "plan": None}
