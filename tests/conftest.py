@@ -226,18 +226,7 @@ def csv_lines() -> list[str]:
     """data_info.csv of a tiny data set in the Hume-VB layout: 8 Train, 4 Val, 2 Test clips; item i
     is line i + 1.
     """
-    header = "File_ID,Split,Subject_ID,Country_string,Age,Awe,Fear"
-    splits = ["Train"] * 8 + ["Val"] * 4 + ["Test"] * 2
-    ratings = np.random.default_rng(0).uniform(0, 1, (len(splits), 2)).round(3)
-    labels = [
-        "," if split == "Test" else f"{awe},{fear}"
-        for split, (awe, fear) in zip(splits, ratings, strict=True)
-    ]
-    rows = (
-        f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}"
-        for i, (split, label) in enumerate(zip(splits, labels, strict=True))
-    )
-    return [header, *rows]
+    return _tiny_table()
 
 
 @pytest.fixture
@@ -245,18 +234,13 @@ def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
     """Writes `csv_lines`, or the bytes or lines that are given, beside the noise of the 14 clips;
     -> the folder.
     """
+    return lambda table=csv_lines: _write_tiny_data(tmp_path / "data", table)
 
-    def make(table: bytes | list[str] = csv_lines) -> Path:
-        folder = tmp_path / "data"
-        (folder / "wav").mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng(1)
-        for number in range(14):
-            soundfile.write(folder / f"wav/{number:05d}.wav", rng.uniform(-0.5, 0.5, 4800), 16_000)  # 0.3 s
-        content = table if isinstance(table, bytes) else ("\n".join(table) + "\n").encode()
-        (folder / "data_info.csv").write_bytes(content)
-        return folder
 
-    return make
+@pytest.fixture(scope="session")
+def make_data_at() -> Callable[[Path], Path]:
+    """The same, with the table of `csv_lines`, as a folder of the test's choice."""
+    return lambda folder: _write_tiny_data(folder, _tiny_table())
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +281,28 @@ def _write_tiny_model(path: Path, spec: FrontendSpec, labels: tuple[str, ...] = 
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(sealed(model.SerializeToString()))
     return path
+
+
+def _tiny_table() -> list[str]:
+    header = "File_ID,Split,Subject_ID,Country_string,Age,Awe,Fear"
+    splits = ["Train"] * 8 + ["Val"] * 4 + ["Test"] * 2
+    ratings = np.random.default_rng(0).uniform(0, 1, (len(splits), 2)).round(3)
+    labels = [
+        "," if split == "Test" else f"{awe},{fear}"
+        for split, (awe, fear) in zip(splits, ratings, strict=True)
+    ]
+    rows = (
+        f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}"
+        for i, (split, label) in enumerate(zip(splits, labels, strict=True))
+    )
+    return [header, *rows]
+
+
+def _write_tiny_data(folder: Path, table: bytes | list[str]) -> Path:
+    (folder / "wav").mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    for number in range(14):
+        soundfile.write(folder / f"wav/{number:05d}.wav", rng.uniform(-0.5, 0.5, 4800), 16_000)  # 0.3 s
+    content = table if isinstance(table, bytes) else ("\n".join(table) + "\n").encode()
+    (folder / "data_info.csv").write_bytes(content)
+    return folder

@@ -1,8 +1,9 @@
 """What an export reads, and what a bundle holds where short recordings are padded with 0 dB."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rrtn.export import publish as publishing
 from rrtn.export import samples_graph, source
 from rrtn.export.audeering import MODEL_YAML
 from rrtn.export.bundle_parity import _devices, parity_of_bundle
-from rrtn.export.publish import publish
+from rrtn.export.publish import Published, publish
 from rrtn.export.wanted import Wanted
 from rrtn.export.winograd import int8_variant
 from rrtn.export.winograd.bilinear import toom_cook
@@ -27,7 +28,7 @@ from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends import openvino_kind
 from rrtn.runtime.backends.registry import BACKENDS
-from rrtn.runtime.bundle import MANIFEST
+from rrtn.runtime.bundle import MANIFEST, Bundle
 from rrtn.runtime.errors import DataError, ModelError, UnavailableError
 from rrtn.runtime.frontend import clip_of
 from rrtn.runtime.system.files import sha256_of
@@ -41,21 +42,30 @@ from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 
-SPEC = FrontendSpec(pad="zero_db")
+FRAMES = 125  # 1.25 s
+SPEC = FrontendSpec(frames=FRAMES, pad="zero_db")
+PLAIN = Wanted(waveform=False, cpu_variant=False)
+TUNED = Wanted(int8=True, trt=True, require=("cpu", "cpu-int8"))
 
 
-@pytest.fixture(autouse=True)
-def _small_encoder(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     def small(name: str, *, n_mels: int) -> PannsCnn:
         return PannsCnn(n_mels, channels=(4, 64), pooled_blocks=2)
 
-    monkeypatch.setattr(model, "encoder_from_name", small)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "encoder_from_name", small)
+        patch.setenv("RRTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
 def data(make_data: Callable[[], Path]) -> Path:
+    return with_lengths(make_data())
+
+
+def with_lengths(folder: Path) -> Path:
     """Validation clips 8 to 11 are of 0.1, 0.6, 1.1 and 4 seconds."""
-    folder = make_data()
     rng = np.random.default_rng(0)
     for number, seconds in zip((8, 9, 10, 11), (0.1, 0.6, 1.1, 4.0), strict=True):
         soundfile.write(
@@ -70,9 +80,55 @@ def run(data: Path, tmp_path: Path) -> Path:
     return untrained_run(data, tmp_path / "run", SPEC)
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A run, to be left as it is, and what an export of it has made, likewise."""
+
+    run: Path
+    data: Path
+    published: Published
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.published.bundle
+
+    def run_copied(self, to: Path) -> Path:
+        """With what was exported into it."""
+        return shutil.copytree(self.run, to)
+
+    def bundle_copied(self, to: Path) -> Bundle:
+        return load_bundle(shutil.copytree(self.bundle.path, to))
+
+
+@pytest.fixture(scope="module")
+def plain(
+    _small_encoder: None, make_data_at: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    """Its bundle is of `fp32` alone. The run has moved after the export, which was to elsewhere."""
+    folder = tmp_path_factory.mktemp("plain")
+    data = with_lengths(make_data_at(folder / "data"))
+    run = untrained_run(data, folder / "run", SPEC)
+    published = publish(run, out=folder / "elsewhere/bundle", wanted=PLAIN)
+    return Exported(run.rename(folder / "moved"), data, published)
+
+
+@pytest.fixture(scope="module")
+def tuned(
+    _small_encoder: None, make_data_at: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    """Its bundle, in its run, is of all but what takes waveforms."""
+    folder = tmp_path_factory.mktemp("tuned")
+    data = with_lengths(make_data_at(folder / "data"))
+    run = untrained_run(data, folder / "run", SPEC)
+    return Exported(run, data, publish(run, wanted=TUNED))
+
+
 def untrained_run(data: Path, folder: Path, spec: FrontendSpec, crop: str = "clip") -> Path:
     """A run with a checkpoint, and nothing trained."""
-    document = {"data": {"dir": str(data), "targets": ["Awe", "Fear"]}, "frontend": {"pad": spec.pad}}
+    document = {
+        "data": {"dir": str(data), "targets": ["Awe", "Fear"]},
+        "frontend": {"frames": spec.frames, "pad": spec.pad},
+    }
     document["eval"] = {"crop": crop}
     config = config_from_dict(document, source="test")
     network = network_from_config(config)
@@ -124,7 +180,7 @@ def test_an_export_reads_the_table_once_and_decodes_each_split_once(
 
     spied("data_from_config")
     spied("clip_store")
-    run = untrained_run(data, tmp_path / "run", FrontendSpec())
+    run = untrained_run(data, tmp_path / "run", FrontendSpec(frames=FRAMES))
     published = publish(run, wanted=Wanted(int8=True, require=("waveform-int8-trt",), cpu_variant=False))
     assert [variant.name for variant in published.bundle.variants if variant.precision == "int8"] == [
         "int8",
@@ -135,15 +191,14 @@ def test_an_export_reads_the_table_once_and_decodes_each_split_once(
 
 
 def test_a_model_of_a_run_that_was_judged_on_whole_recordings_says_what_it_hears(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, plain: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     note = "note: eval.crop is full: the run was judged on whole recordings, of which this model hears the"
-    for crop in ("clip", "full"):
-        run = untrained_run(data, tmp_path / crop, FrontendSpec(), crop)
-        published = publish(run, wanted=Wanted(waveform=False, cpu_variant=False))
+    full = publish(untrained_run(data, tmp_path / "full", SPEC, "full"), wanted=PLAIN)
+    for published in (plain.published, full):
         _end_export(published, None, None, [], as_json=False)
         said = " ".join(capsys.readouterr().err.split())
-        assert (note in said) == bool(published.notes) == (crop == "full")
+        assert (note in said) == bool(published.notes) == (published is full)
 
 
 @pytest.mark.parametrize("labelled", [0, 2, 3, 4])
@@ -156,7 +211,7 @@ def test_the_gate_compares_clips_with_a_label_first(
 ) -> None:
     """A choice at equal distances meets none of a few rated clips, and their CCC is NaN."""
     monkeypatch.setattr(source, "_PROBE_CLIPS", 3)
-    run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec())
+    run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec(frames=FRAMES))
     known = source.source_of_run(run)
     val = known.data.splits["Val"]
     rated = np.array(val.rated)
@@ -172,7 +227,7 @@ def test_the_gate_compares_a_target_that_few_have_rated(
 ) -> None:
     monkeypatch.setattr(source, "_PROBE_CLIPS", 2)
     monkeypatch.setattr(source, "_FEWEST_OF_A_COLUMN", 2)
-    run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec())
+    run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec(frames=FRAMES))
     known = source.source_of_run(run)
     val = known.data.splits["Val"]
     rated = np.array(val.rated)
@@ -184,24 +239,22 @@ def test_the_gate_compares_a_target_that_few_have_rated(
     assert len(source.probe_of_source(known).ratings) == 2
 
 
-def test_a_bundle_without_its_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
-    bundle = publish(
-        run, out=tmp_path / "elsewhere/bundle", wanted=Wanted(waveform=False, cpu_variant=False)
-    ).bundle
-    run.rename(run.with_name("moved"))
+def test_a_bundle_without_its_run_cannot_be_compared(plain: Exported) -> None:
+    bundle = plain.bundle
+    run = plain.run.with_name("run")
     with pytest.raises(ModelError, match=f"its run, {run}, is not here .* name it with --run RUN"):
         parity_of_bundle(bundle)
-    assert not any(result.failed for result in parity_of_bundle(bundle, run=run.with_name("moved")))
+    assert not any(result.failed for result in parity_of_bundle(bundle, run=plain.run))
     with pytest.raises(ModelError, match="it does not say of which run it is"):
         parity_of_bundle(load_bundle(bundle.path / "model.onnx"))
     with pytest.raises(ModelError, match="a file alone, which does not say its checkpoint"):
-        parity_of_bundle(load_bundle(bundle.path / "model.onnx"), run=run.with_name("moved"))
+        parity_of_bundle(load_bundle(bundle.path / "model.onnx"), run=plain.run)
 
 
 def test_a_file_that_was_changed_or_is_gone_fails_parity(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = publish(run, out=tmp_path / "bundle", wanted=Wanted(waveform=False, cpu_variant=False)).bundle
+    run, bundle = plain.run, plain.bundle_copied(tmp_path / "bundle")
     parity(bundle.path, run=run)
     model = bundle.path / "model.onnx"
     content = bytearray(model.read_bytes())
@@ -221,16 +274,14 @@ def test_a_file_that_was_changed_or_is_gone_fails_parity(
 
 
 def test_a_bundle_of_which_nothing_runs_here_was_not_compared(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = publish(run, out=tmp_path / "bundle", wanted=Wanted(waveform=False, cpu_variant=False)).bundle
-
     def unavailable(*_: object) -> None:
         raise UnavailableError("cuda", "no NVIDIA driver")
 
     monkeypatch.setattr("rrtn.export.bundle_parity.backend_from_variant", unavailable)
     with pytest.raises(ModelError, match=r"nothing was compared: fp32: no NVIDIA driver"):
-        parity(bundle.path, run=run)
+        parity(plain.bundle.path, run=plain.run)
 
 
 def test_data_that_is_gone_is_named_with_what_it_is_for(data: Path, run: Path) -> None:
@@ -242,13 +293,14 @@ def test_data_that_is_gone_is_named_with_what_it_is_for(data: Path, run: Path) -
 
 
 def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_trainings(
-    run: Path, data: Path
+    tuned: Exported,
 ) -> None:
-    published = publish(run, wanted=Wanted(trt=True, require=("cpu",)))
-    assert [variant.name for variant in published.bundle.variants] == ["fp32", "cpu"]
-    made = {"bundle.json", "model.yaml", "model.onnx", "model.cpu.onnx"}
-    assert {path.name for path in (run / "export").iterdir()} == made
-    assert published.skipped.keys() == {"waveform", "trt"}
+    run, data, published = tuned.run, tuned.data, tuned.published
+    assert [variant.name for variant in published.bundle.variants] == ["fp32", "cpu", "int8", "cpu-int8"]
+    made = {"model.onnx", "model.cpu.onnx", "model.int8.onnx", "model.cpu.int8.onnx"}
+    assert {path.name for path in (run / "export").iterdir()} == {"bundle.json", "model.yaml", *made}
+    of_int8 = {"waveform-int8", "trt-int8", "waveform-int8-trt"}
+    assert published.skipped.keys() == {"waveform", "trt", *of_int8}
     assert all("zero_db" in reason for reason in published.skipped.values())
     for path in (run / "export", run / "export/model.onnx"):
         assert load_bundle(path).spec == SPEC
@@ -274,12 +326,13 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
     ]  # the last is longer
 
 
-def test_an_export_again_gives_the_same_files(run: Path) -> None:
+def test_an_export_again_gives_the_same_files(tuned: Exported, tmp_path: Path) -> None:
     """Or no table that was begun with the bundle, and no tuning of it, could go on."""
-    wanted = Wanted(int8=True, require=("cpu", "cpu-int8"))
-    first, again = ({v.name: v.sha256 for v in publish(run, wanted=wanted).bundle.variants} for _ in range(2))
+    run = tuned.run_copied(tmp_path / "run")
+    again = publish(run, wanted=TUNED).bundle
+    first, second = ({v.name: v.sha256 for v in bundle.variants} for bundle in (tuned.bundle, again))
     assert first.keys() == {"fp32", "cpu", "int8", "cpu-int8"}
-    assert first == again
+    assert first == second
 
 
 def test_of_a_checkpoint_that_is_replaced_meanwhile_the_new_one_is_exported(
@@ -306,7 +359,7 @@ def test_int8_products_pass_the_gate_and_the_bundle_s_door(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are an operator that is not standard."""
-    run = untrained_run(data, tmp_path / "run", FrontendSpec())
+    run = untrained_run(data, tmp_path / "run", FrontendSpec(frames=FRAMES))
     last = lambda network, *_: {convolutions_of(network)[-1].name: (toom_cook(2), toom_cook(4))}  # noqa: E731
     monkeypatch.setattr(int8_variant, "plan_of", last)
     wanted = Wanted(int8=True, require=("cpu-int8",), waveform=False, cpu_variant=False)
@@ -328,11 +381,10 @@ def test_int8_products_pass_the_gate_and_the_bundle_s_door(
 
 
 def test_graphs_that_take_samples_are_made_for_those_who_ask_and_pad_in_decibels(
-    run: Path, data: Path, tmp_path: Path
+    run: Path, data: Path, plain: Exported
 ) -> None:
     """A bundle without them has the schema of before, which rrtn of before reads."""
-    plain = publish(run, out=tmp_path / "plain", wanted=Wanted(cpu_variant=False)).bundle
-    assert plain.manifest()["schema"] == 1
+    assert plain.bundle.manifest()["schema"] == 1
     bundle = publish(run, wanted=Wanted(samples=True, int8=True, cpu_variant=False)).bundle
     assert [variant.name for variant in bundle.variants] == ["fp32", "int8", "samples", "samples-int8"]
     assert json.loads((run / "export/bundle.json").read_text())["schema"] == 3
@@ -372,15 +424,15 @@ def test_where_they_are_required_nothing_is_published(
     assert not (run / "export").exists()
 
 
-def test_another_models_yaml_is_left_alone(run: Path) -> None:
-    export = publish(run, wanted=Wanted(waveform=False, cpu_variant=False)).bundle.path
+def test_another_models_yaml_is_left_alone(plain: Exported, run: Path) -> None:
+    export = plain.bundle_copied(run / "export").path
     written = (export / MODEL_YAML).read_text()
-    publish(run, wanted=Wanted(waveform=False, cpu_variant=False))
+    publish(run, wanted=PLAIN)
     assert (export / MODEL_YAML).read_text() == written
     (export / MODEL_YAML).write_text("$audonnx.core.model.Model:\n  path: mine.onnx\n")
     before = (export / MANIFEST).read_bytes()
     with pytest.raises(ModelError, match=r"model.yaml \| not written by rrtn \| .*move it away"):
-        publish(run, wanted=Wanted(waveform=False, cpu_variant=False))
+        publish(run, wanted=PLAIN)
     assert "mine.onnx" in (export / MODEL_YAML).read_text()
     assert (export / MANIFEST).read_bytes() == before
 
