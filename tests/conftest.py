@@ -132,7 +132,8 @@ def runtime_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture(scope="session")
 def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the installed command has made data, a run of ResNet18, and a bundle with an engine.
+    """Where the installed command has made data, a run of ResNet18 on clips of 1 s, and a bundle, which has
+    an engine.
 
     Made once for all testers, to be left as it is: `corpus`, `runs/first` and `runs/first/export`.
     """
@@ -147,11 +148,12 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _make_main_job(folder: Path) -> None:
     folder.mkdir()
+    (folder / "short.toml").write_text("[frontend]\nframes = 100\n")
     rrtn = [Path(sys.executable).with_name("rrtn")]
     env = {**os.environ, "RRTN_CACHE": str(folder / "cache")}
     for command in (
-        "data synth corpus --clips 48 --speakers 9 --seed 5",
-        "train --data corpus --epochs 2 --batch-size 8 --out runs/first",
+        "data synth corpus --clips 32 --speakers 9 --seed 5",
+        "train --data corpus --config short.toml --epochs 2 --batch-size 8 --out runs/first",
         "export --trt --require cpu",
     ):
         arguments = [*rrtn, *command.split()]

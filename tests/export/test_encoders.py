@@ -19,7 +19,7 @@ from rrtn.train.method.encoders import ENCODERS, Encoder, encoder_from_name
 from rrtn.train.method.model import Head, TwinsNetwork
 from torch import Tensor, nn
 
-SPEC = FrontendSpec()
+SPEC = FrontendSpec(frames=100)
 LABELS = ("Awe", "Fear")
 # Products with a folded weight are rounded otherwise; embeddings here are of the order of 1.
 TOLERANCE = 1e-5

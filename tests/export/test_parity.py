@@ -81,11 +81,17 @@ def plain(settled: TwinsNetwork) -> bytes:
     return exported(copy.deepcopy(settled))
 
 
-@pytest.fixture
-def probe(network: TwinsNetwork, clips: NDArray[np.float32]) -> Probe:
+@pytest.fixture(scope="module")
+def halved(settled: TwinsNetwork) -> bytes:
+    """Likewise, in float16."""
+    return exported(copy.deepcopy(settled), half=True)
+
+
+@pytest.fixture(scope="module")
+def probe(settled: TwinsNetwork, clips: NDArray[np.float32]) -> Probe:
     spec = FrontendSpec()
     every = np.concatenate([clips, extremes(spec)])
-    reference = torch_scores(network, spec, every)
+    reference = torch_scores(copy.deepcopy(settled), spec, every)
     ratings = np.clip(reference[:N] + np.random.default_rng(1).normal(0, 0.05, (N, len(LABELS))), 0, 1)
     return Probe(
         clips=every, reference=reference, ratings=ratings, speakers=tuple(f"s{i % 8}" for i in range(N))
@@ -113,9 +119,12 @@ def backend_of(tmp_path: Path) -> Callable[..., OrtBackend]:
     return make
 
 
-def exported(network: TwinsNetwork, input_kind: Any = "logmel", *, half: bool = False) -> bytes:
-    model = onnx_from_network(network, FrontendSpec(), LABELS, half=half)
-    return model if input_kind == "logmel" else waveform_from_log_mel(model, FrontendSpec())
+def exported(network: TwinsNetwork, *, half: bool = False) -> bytes:
+    return onnx_from_network(network, FrontendSpec(), LABELS, half=half)
+
+
+def of_waveforms(model: bytes) -> bytes:
+    return waveform_from_log_mel(model, FrontendSpec())
 
 
 def changed(model: bytes, change: Callable[[onnx.GraphProto], None]) -> bytes:
@@ -144,14 +153,15 @@ def test_the_extremes() -> None:
 def test_what_is_exported_passes(
     input_kind: str,
     half: bool,
-    network: TwinsNetwork,
+    plain: bytes,
+    halved: bytes,
     probe: Probe,
     backend_of: Callable[..., OrtBackend],
     tmp_path: Path,
 ) -> None:
-    backend = backend_of(
-        exported(network, input_kind, half=half), precision="fp16" if half else "fp32", input=input_kind
-    )
+    log_mel = halved if half else plain
+    model = log_mel if input_kind == "logmel" else of_waveforms(log_mel)
+    backend = backend_of(model, precision="fp16" if half else "fp32", input=input_kind)
     parity = check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
     assert (parity.clips, parity.batches) == (N + 4, (1, 2, 7, 32))
     assert parity.limit == (2e-3 if half else 1e-4)
@@ -174,9 +184,9 @@ class Unscaled:
 
 
 def test_a_graph_of_waveforms_is_given_what_decoders_hand_on(
-    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+    plain: bytes, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
 ) -> None:
-    wrong: Any = Unscaled(backend_of(exported(network, "waveform"), input="waveform"))
+    wrong: Any = Unscaled(backend_of(of_waveforms(plain), input="waveform"))
     assert "differ from PyTorch's" in refusal(wrong, probe, tmp_path)
     other = dataclasses.replace(probe, clips=probe.clips * np.float32(0.9999))  # no samples of 16 bits
     assert parity_of_backend(wrong, FrontendSpec(), other)[0].max_abs < 1e-2
@@ -209,7 +219,7 @@ def test_why_it_failed_is_said_where_its_worst_clip_cannot_be_kept(
 
 
 def test_e4_a_swapped_mel_matrix(
-    network: TwinsNetwork,
+    plain: bytes,
     probe: Probe,
     backend_of: Callable[..., OrtBackend],
     tmp_path: Path,
@@ -224,7 +234,7 @@ def test_e4_a_swapped_mel_matrix(
         .numpy()
     )
     monkeypatch.setattr(log_mel_graph, "mel_filterbank", lambda spec: htk)
-    backend = backend_of(exported(network, "waveform"), input="waveform")
+    backend = backend_of(of_waveforms(plain), input="waveform")
     assert "differ from PyTorch's" in refusal(backend, probe, tmp_path)
 
 

@@ -203,7 +203,7 @@ def test_inspect_and_doctor_and_data_check_print_json(main_job: Path) -> None:
         "torch",
     }
     report = rrtn_json("data", "check", "corpus", cwd=main_job)
-    assert sum(split["clips"] for split in report["splits"]) == 48
+    assert sum(split["clips"] for split in report["splits"]) == 32
     assert report["one_target_at_1"] == 1.0
 
 

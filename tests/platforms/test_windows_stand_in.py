@@ -16,7 +16,7 @@ import pytest
 from rrtn_processes import SMALL_RRTN, Ended, Server
 
 STAND_IN = Path(__file__).parent / "windows_stand_in"
-SETTINGS = "[projector]\nunits = 16\n[optim]\nepochs = 2\nbatch_size = 8\n"
+SETTINGS = "[projector]\nunits = 16\n[frontend]\nframes = 64\n[optim]\nepochs = 2\nbatch_size = 8\n"
 TRAIN = ("train", "--data", "corpus", "--config", "small.toml", "--device", "cpu", "--out", "run")
 EXPORT = ("export", "run", "--no-cpu-variant")
 SCORE = ("score", "-m", "run/export", "--variant", "fp32", "--out")
