@@ -1,5 +1,6 @@
 """What `rrtn export --web` writes, and what it leaves alone."""
 
+import functools
 import gzip
 import hashlib
 import json
@@ -13,6 +14,7 @@ import rrtn
 from abandoned import abandon
 from rrtn.export.triton import triton_repository_from_bundle
 from rrtn.export.web import one_file
+from rrtn.export.web import page as web_page
 from rrtn.export.web.page import check_page_place, page_from_bundle
 from rrtn.export.written_folder import check_rewritable
 from rrtn.runtime import load_bundle
@@ -30,10 +32,18 @@ PINNED = {
     "ThirdPartyNotices.txt": "e9e90971a8e75a9a8ac0c6412e29c1202d079998389915aa485f46c816c3b4cc",
 }
 MOST_IN_WHEEL = 8_000_000  # bytes, compressed
+zipped_once = functools.cache(web_page._zipped)  # ONNX Runtime takes a second each time
 
 
 @pytest.fixture
-def bundle(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+def bundle(zipped_anew: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """The same, for tests to which it is all one when its files were zipped."""
+    monkeypatch.setattr(web_page, "_zipped", zipped_once)
+    return zipped_anew
+
+
+@pytest.fixture
+def zipped_anew(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle of one variant, which the page is made to take: it is only copied here."""
     monkeypatch.setattr("rrtn.export.web.page.VARIANTS", (load_bundle(tiny_model).variants[0].name,))
     return load_bundle(tiny_model)
@@ -69,11 +79,11 @@ def test_a_folder_holds_the_model_and_all_that_the_page_loads(bundle: Bundle, tm
     assert page.size == sum(len(content) for name, content in files.items() if name != "rrtn.json")
 
 
-def test_a_page_takes_the_place_of_a_page_with_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_page_takes_the_place_of_a_page_with_the_same_bytes(zipped_anew: Bundle, tmp_path: Path) -> None:
     written = []
     for _ in range(2):
-        page_from_bundle(bundle, tmp_path / "page")
-        page_from_bundle(bundle, tmp_path / "page.html")
+        page_from_bundle(zipped_anew, tmp_path / "page")
+        page_from_bundle(zipped_anew, tmp_path / "page.html")
         written.append((contents(tmp_path / "page"), (tmp_path / "page.html").read_bytes()))
     assert written[0] == written[1]
 
