@@ -240,6 +240,8 @@ def _listed_rows(pack: Any, path: bytes) -> Iterator[_Row]:
                 raise _NoPack(f"a name of {len(name):,} bytes")
             yield _Row(name, max(0, row["size"] or 0), row["mtime_ns"] or 0, row["error"])
             number += 1
+    if number != pack.metadata.num_rows:  # pyarrow takes some damage for the end
+        raise _NoPack(f"holds {number} of its {pack.metadata.num_rows} rows")
 
 
 def _size_of(path: bytes) -> int:
