@@ -19,7 +19,6 @@ from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
 from rrtn.train.loss_scale import LossScale
 from rrtn.train.method import losses, model, views
-from rrtn.train.method.choices import ENCODER_NAMES
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
