@@ -8,6 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
 
 from ..arrays import Float32, Int16, waveform_from_samples
 from ..backends.base import Backend
@@ -19,6 +22,10 @@ from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from ..frontend import clip_input
 from ..system.cpus import usable_cpus
 from ..system.failpoints import failpoint
+
+# Frames from which on a clip has two tiles of four rows in the deepest maps, which have a row for 32 frames.
+# Of one tile, a clip alone makes a matrix product of one row, which is summed in another order.
+_TWO_TILES: Final = 160
 
 
 @dataclass
@@ -80,10 +87,15 @@ class ScoringModel:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
         The batch may be smaller than a whole one: it is padded, without `fixed`, or where silence is not
-        computed, to the sizes that `_size_for` has. If the device has too little memory for it, it is halved
-        until it fits. Raises OutOfMemoryError if not even one clip fits.
+        computed, to the sizes that `_size_for` has. With `fixed` a clip does not depend on its neighbours:
+        where silence is not computed, a short one that is alone is run twice. If the device has too little
+        memory for a batch, it is halved until it fits. Raises OutOfMemoryError if not even one clip fits.
         """
-        fixed = fixed and not self.backend.skips_silence
+        if fixed and self.backend.skips_silence:
+            is_short = self._bundle.spec.frames < _TWO_TILES
+            if is_short and isinstance(batch, np.ndarray) and len(batch) == 1 < self.batch_that_fits:
+                return self.outputs(np.concatenate([batch, batch]), fixed=False).first(1)
+            fixed = False
         while True:
             size = self.batch_that_fits if fixed else self._size_for(len(batch))
             try:

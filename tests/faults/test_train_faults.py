@@ -215,7 +215,6 @@ def test_t2_killed_while_old_checkpoints_are_removed(
         assert outcome(tmp_path / "run") == outcome(whole)
         shutil.rmtree(tmp_path / "run")
         shutil.copytree(killed, tmp_path / "run")
-    print("KILLS", kills)
     assert kills in (2, 3)
 
 
