@@ -16,7 +16,7 @@ from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import Head, TwinsNetwork
 
-SPEC = FrontendSpec(frames=100)
+SPEC = FrontendSpec()
 LABELS = ("Awe", "Fear", "Joy")
 # Of an eighth of the channels, which is as deep a graph. The real ones are slow; ResNet18 is also
 # the main job's (tests/integration/test_main_job.py, tests/parity/test_main_job_parity.py).
@@ -98,7 +98,7 @@ def test_graph_is_self_contained_and_has_no_projector(
         deployed < counts["encoder"] + counts["head"] + 600_000
     )  # the DFT basis of the waveform graph has 263,168
     shape = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    assert shape == (["batch", 1, 100, 64] if kind == "logmel" else ["batch", 15_840])
+    assert shape == (["batch", 1, 250, 64] if kind == "logmel" else ["batch", 39_840])
 
 
 def test_bare_file_carries_labels_and_frontend(
