@@ -104,9 +104,13 @@ SCREENS = {
 
 
 def comparable(lines: list[str], *, first_column: bool = False) -> list[str]:
-    """The lines without what depends on the machine and the minute."""
+    """The lines without what depends on the machine, the minute, and how well a network has learnt."""
     text = "\n".join(lines)
     text = re.sub(r"on (AMD|Intel|ARM|\w+-core)\b[^\n]*", "on CPU", text)
+    text = re.sub(r"runs, [\d.]+ times as fast[^\n]*(\n {12,}[^\n]*)*", "runs, faster on CPU", text)
+    text = re.sub(r"(?m)^.*(?=, \d+ cores?: sgemm)", "CPU", text)
+    text = re.sub(r"--precision \w+", "--precision P", text)  # of a demo: what the processor has
+    text = re.sub(rf"(\s+({'|'.join(LABELS)}) \d\.\d\d)+(\n {(20,)})?", "  HIGHEST  ", text)
     text = re.sub(r"\b(Linux|macOS|Windows)-[\w.-]+", "SYSTEM", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", text)
     text = re.sub(r"(?<!\w)[+-]?\d[\d.,]*(e[+-]?\d+)?\b", "0", text)
@@ -215,6 +219,9 @@ def test_n18_each_command_has_its_screens() -> None:
 
 
 def test_n18_what_is_compared() -> None:
+    rows = [" a.wav  0.00-0.60  Amusement 0.94  Surprise 0.92", "                    Triumph 0.88  silent"]
+    assert comparable(rows) == ["a.wav  0-0  HIGHEST  silent"]
+    assert comparable(["Some CPU @ 2.80GHz, 2 cores: sgemm 5 GFLOP/s"]) == ["CPU, 0 cores: sgemm 0 GFLOP/s"]
     assert comparable(["  fp32   44.8  max 7.2e-07, CCC -0.0002", "────────"]) == [
         "fp32  0  max 0, CCC 0",
         "─",
