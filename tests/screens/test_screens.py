@@ -110,7 +110,7 @@ def comparable(lines: list[str], *, first_column: bool = False) -> list[str]:
     text = re.sub(r"runs, [\d.]+ times as fast[^\n]*(\n {12,}[^\n]*)*", "runs, faster on CPU", text)
     text = re.sub(r"(?m)^.*(?=, \d+ cores?: sgemm)", "CPU", text)
     text = re.sub(r"--precision \w+", "--precision P", text)  # of a demo: what the processor has
-    text = re.sub(rf"(\s+({'|'.join(LABELS)}) \d\.\d\d)+(\n {(20,)})?", "  HIGHEST  ", text)
+    text = re.sub(rf"(\s+({'|'.join(LABELS)}) \d\.\d\d)+(\n {{20,}})?", "  HIGHEST  ", text)
     text = re.sub(r"\b(Linux|macOS|Windows)-[\w.-]+", "SYSTEM", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", text)
     text = re.sub(r"(?<!\w)[+-]?\d[\d.,]*(e[+-]?\d+)?\b", "0", text)
