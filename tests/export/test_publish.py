@@ -106,8 +106,7 @@ def plain(
 ) -> Exported:
     """Its bundle is of `fp32` alone. The run has moved after the export, which was to elsewhere."""
     folder = tmp_path_factory.mktemp("plain")
-    data = with_lengths(make_data_at(folder / "data"))
-    run = untrained_run(data, folder / "run", SPEC)
+    data, run = data_and_run(folder, make_data_at)
     published = publish(run, out=folder / "elsewhere/bundle", wanted=PLAIN)
     return Exported(run.rename(folder / "moved"), data, published)
 
@@ -117,10 +116,14 @@ def tuned(
     _small_encoder: None, make_data_at: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     """Its bundle, in its run, is of all but what takes waveforms."""
-    folder = tmp_path_factory.mktemp("tuned")
-    data = with_lengths(make_data_at(folder / "data"))
-    run = untrained_run(data, folder / "run", SPEC)
+    data, run = data_and_run(tmp_path_factory.mktemp("tuned"), make_data_at)
     return Exported(run, data, publish(run, wanted=TUNED))
+
+
+def data_and_run(folder: Path, make_data_at: Callable[[Path], Path]) -> tuple[Path, Path]:
+    """As `data` and `run` are, in a folder that tests share."""
+    data = with_lengths(make_data_at(folder / "data"))
+    return data, untrained_run(data, folder / "run", SPEC)
 
 
 def untrained_run(data: Path, folder: Path, spec: FrontendSpec, crop: str = "clip") -> Path:
