@@ -202,10 +202,13 @@ def test_t2_killed_in_a_save_over_another_of_the_same_step(
 def test_t2_killed_while_old_checkpoints_are_removed(
     rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
-    """The third checkpoint of `last` removes the first, two files; a better `best` removes the one before."""
-    assert rrtn(*fresh, RRTN_FAILPOINT="train.step:sigkill:9").code == -signal.SIGKILL
-    killed, kills = (tmp_path / "run").rename(tmp_path / "killed"), 0
-    shutil.copytree(killed, tmp_path / "run")
+    """The last checkpoint of `last` removes the last but two, two files; a better `best` the one before.
+
+    Stopped by SIGTERM, which awaits the save behind the second epoch and its removals; SIGKILL may not.
+    """
+    assert rrtn(*fresh, RRTN_FAILPOINT="train.step:sigterm:8").code == 128 + signal.SIGTERM
+    stopped, kills = (tmp_path / "run").rename(tmp_path / "stopped"), 0
+    shutil.copytree(stopped, tmp_path / "run")
     while (
         ended := resumed(rrtn, tmp_path / "run", RRTN_FAILPOINT=f"checkpoint.prune:sigkill:{kills + 1}")
     ).code:
@@ -214,7 +217,7 @@ def test_t2_killed_while_old_checkpoints_are_removed(
         assert resumed(rrtn, tmp_path / "run").code == 0
         assert outcome(tmp_path / "run") == outcome(whole)
         shutil.rmtree(tmp_path / "run")
-        shutil.copytree(killed, tmp_path / "run")
+        shutil.copytree(stopped, tmp_path / "run")
     assert kills in (2, 3)
 
 
