@@ -179,7 +179,7 @@ def test_the_table_has_the_same_bytes_whoever_ends_it_and_stdout_is_rrtns_alone(
     same = ("files", "scored", "errors", "audio_seconds", "backend", "variant", "scored_now", "batch_size")
     assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
     assert all(
-        line.startswith((b"121 ", b"120 ", b"note: only the start of 20 "))
+        line.startswith((b"121 ", b"score: ", b"120 ", b"note: only the start of 20 "))
         for line in rays.stderr.splitlines()
     ), rays.stderr
     assert b"2 Ray actors" in rays.stderr or len(os.sched_getaffinity(0)) != 2
