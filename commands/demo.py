@@ -13,7 +13,7 @@ from ..runtime.errors import StoppedError
 from ..runtime.system.host import quoted
 from .evaluate import evaluate, report
 from .export import export
-from .options import Json
+from .options import EXIT_SOME_ERRORS, Json
 from .printing import say
 from .score import score
 from .train import train
@@ -54,10 +54,12 @@ def demo(
             if epochs <= 1:
                 epochs = _first_part(run, data, files)
             _the_rest(run, epochs)
-        _score(files, RunFolder(run).export, as_json=as_json)
+        all_scored = _score(files, RunFolder(run).export, as_json=as_json)
         _heading(f"rrtn report {quoted(run)}")
         report([run])
     say(f"One page with all of this: {RunFolder(run).report}")
+    if not all_scored:
+        raise typer.Exit(EXIT_SOME_ERRORS)
 
 
 def _new_run() -> Path:
@@ -141,9 +143,16 @@ def _the_rest(run: Path, epochs: int) -> None:
     export(run, trt=True)
 
 
-def _score(files: list[str], bundle: Path, *, as_json: bool = False) -> None:
+def _score(files: list[str], bundle: Path, *, as_json: bool = False) -> bool:
+    """Whether it could score them all: a bad file stops no demo."""
     _heading(f"rrtn score {' '.join(map(quoted, files))} --model {quoted(bundle)}")
-    score(files, model=bundle, as_json=as_json)
+    try:
+        score(files, model=bundle, as_json=as_json)
+    except typer.Exit as ended:
+        if ended.exit_code != EXIT_SOME_ERRORS:
+            raise
+        return False
+    return True
 
 
 def _heading(command: str) -> None:

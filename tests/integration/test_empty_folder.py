@@ -32,9 +32,14 @@ def test_train_export_and_score_without_arguments(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_demo_prints_one_json_document(tmp_path: Path, cache: Path, real_clips: list[Path]) -> None:
-    command = [RRTN, "demo", *map(str, real_clips[:2]), "--out", "run", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+def test_demo_prints_one_json_document_and_goes_on_behind_a_bad_file(
+    tmp_path: Path, cache: Path, real_clips: list[Path]
+) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    command = [RRTN, "demo", str(real_clips[0]), "bad.wav", "--out", "run", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)
-    assert [row["file"] for row in document["rows"]] == [str(path) for path in real_clips[:2]]
+    assert [row["file"] for row in document["rows"]] == [str(real_clips[0]), "bad.wav"]
     assert (tmp_path / "run/export/model.engine").is_file()
+    assert (tmp_path / "run/report.html").is_file()
