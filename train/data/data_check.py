@@ -44,6 +44,7 @@ class DataReport:
     """What `rrtn data check` prints."""
 
     data: DataSet
+    clip_seconds: float  # what of a recording a model hears, as its frontend was given
     splits: tuple[SplitSummary, ...]
     labels: tuple[LabelSummary, ...]
     classes: dict[str, dict[str, dict[str, int]]]  # class target -> class -> split -> clips
@@ -85,6 +86,7 @@ class DataReport:
         return {
             "dir": str(self.data.path),
             "targets": list(targets),
+            "clip_seconds": self.clip_seconds,
             "splits": [vars(split) for split in self.splits],
             "labels": [label._asdict() for label in self.labels],
             **({"classes": self.classes} if self.classes else {}),
@@ -133,6 +135,7 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
     errors = [error for store in stores.values() for error in store.errors]
     return DataReport(
         data=data,
+        clip_seconds=spec.clip_seconds,
         splits=tuple(split_summary(name, split, stores[name], spec) for name, split in splits.items()),
         labels=label_summaries(data, [*splits]),
         classes=class_counts(data, [*splits]),

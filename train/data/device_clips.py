@@ -64,7 +64,7 @@ class SplitClips:
         """The clips `samples` [B], each from its `starts` [B] on."""
         lengths = _to(self.lengths(samples, starts), self.device)
         if self._resident is not None:
-            return self.resident_clips(_to(self._begins[samples] + starts, self.device), lengths)
+            return self.resident_clips(_to(self.begins(samples, starts), self.device), lengths)
         return Waveforms(_scaled(_to(self.store.clips(samples, starts, self.spec), self.device)), lengths)
 
     def resident_clips(self, begins: Tensor, lengths: Tensor) -> Waveforms:

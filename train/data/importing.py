@@ -92,7 +92,7 @@ def import_data(request: ImportRequest) -> Imported:
     targets, labels = label_settings(config)
     if request.rater_column:
         targets, labels = names_as_spelt(targets, source.columns), choice_as_spelt(labels, source.columns)
-        table = clips_of_ratings(source, targets=targets, class_targets=labels.class_targets)
+        table = clips_of_ratings(source, targets=targets, labels=labels)
     text, notes = _with_split(table, request)
     with _new_folder(out, toml):
         write_bytes(out / SETTINGS, toml)

@@ -41,15 +41,13 @@ def with_raters(text: TextTable, column: str) -> TextTable:
     return replace(text, columns=tuple(RATER if name == column else name for name in text.columns))
 
 
-def clips_of_ratings(
-    ratings: SourceTable, *, targets: Collection[str], class_targets: Collection[str]
-) -> SourceTable:
+def clips_of_ratings(ratings: SourceTable, *, targets: Collection[str], labels: LabelChoice) -> SourceTable:
     """n rows -> m, in the order of the clips' first rows. A row that stands twice is taken once, with a note.
 
-    A column of numbers becomes the mean over the raters of each clip; blanks do not count. A class becomes
-    the one that most of them named, and a blank where two were named equally often. Any other column stays if
-    the rows of each clip agree in it, and is left out otherwise, which is noted. `targets` are columns of
-    numbers even where their names are those of metadata.
+    A target becomes the mean over the raters of each clip; blanks do not count. A class becomes the one that
+    most of them named, and a blank where two were named equally often. Any other column stays if the rows of
+    each clip agree in it, and is left out otherwise, which is noted. Where no `targets` are named, they are
+    the columns with numbers that have no name of metadata, as in a table with a row for each clip.
 
     Raises DataError for a clip with several splits or speakers, and for a rating that is no number.
     """
@@ -61,13 +59,14 @@ def clips_of_ratings(
     _check_of_a_clip(ratings, places)
     columns: dict[str, Sequence[str]] = {"File_ID": [*clips]}
     notes = [_how_many(ratings, places)]
+    any_column = not targets and not labels.only_named
     for name in ratings.columns:
         if name in ("File_ID", RATER):
             continue
         cells = [[ratings.rows[i][name] for i in of_clip] for of_clip in places]
-        if name in class_targets:
+        if name in labels.class_targets:
             values, note = _classes(name, cells)
-        elif name in targets or (_has_numbers(cells) and not is_metadata(name)):
+        elif name in targets or (any_column and _has_numbers(cells) and not is_metadata(name)):
             values, note = _means(ratings, name, places), ""
         else:
             values, note = _alike(name, cells)

@@ -175,7 +175,7 @@ def numbers_of_cells(cells: LabelCells, name: str) -> Float64:
             np.flatnonzero(bad),
             f"{name} is not a number: {short(first)}",
             wanted=f"a number, or no rating: {BLANKS}",
-            fix=f"correct these cells, or leave {name} out of --targets"
+            fix=f"correct these cells, or give --targets without {name}"
             + (f": {NOT_THOUSANDS}" if may_be_thousands(first) else ""),
         )
     return values

@@ -102,6 +102,18 @@ def test_a_column_without_a_name_has_no_mean(tmp_path: Path) -> None:
     assert made.data.targets == ("Awe",)
 
 
+def test_where_targets_are_named_a_comment_with_a_number_is_left_out_as_any_other(tmp_path: Path) -> None:
+    comments = ["2" if i == 7 else f"remark {i}" for i in range(len(ROWS))]
+    rows = [(*row, comment) for row, comment in zip(ROWS, comments, strict=True)]
+    settings = {"scale": ["1:7"], "targets": ["Awe"]}
+    made = imported(tmp_path, rows, header=(*HEADER, "Comment"), settings=settings)
+    assert made.data.targets == ("Awe",)
+    assert "Comment is left out: it differs between the ratings of a clip" in made.notes
+    (tmp_path / "any").mkdir()
+    with pytest.raises(DataError, match=r"Comment is not a number.* give --targets without Comment"):
+        imported(tmp_path / "any", rows, header=(*HEADER, "Comment"), settings={"scale": ["1:7"]})
+
+
 def test_a_tie_of_classes_is_blank_and_counted(tmp_path: Path) -> None:
     made = imported(tmp_path, [row for row in ROWS if row[2] == "r0" or (row[2] == "r4" and row[0] < "03")])
     assert "Type: blank for 3 clips with two classes named equally often" in made.notes

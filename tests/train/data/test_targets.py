@@ -308,7 +308,7 @@ def test_what_is_no_number_is_shown_beside_what_a_blank_is() -> None:
         labels({"A": "0 - 1 0 0 1 _ _"})
     assert str(caught.value) == (
         "rows [1] | A is not a number: '-' | expected a number, or no rating: an empty cell, NA, n/a, nan or "
-        "<NA> | correct these cells, or leave A out of --targets"
+        "<NA> | correct these cells, or give --targets without A"
     )
 
 
