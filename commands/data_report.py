@@ -35,7 +35,9 @@ def _print_table1(report: "DataReport") -> None:
         "seconds: min, 5%, median, 95%, max": [
             _five_numbers(split.seconds, ".2f") for split in report.splits
         ],
-        "longer than the model's clip, cropped": [str(split.longer_than_clip) for split in report.splits],
+        f"longer than a clip of {report.clip_seconds:.2f} s, cropped": [
+            str(split.longer_than_clip) for split in report.splits
+        ],
         "peak dBFS: the same": [_five_numbers(split.peak_dbfs, "z.1f") for split in report.splits],
         "clipped": [str(split.clipped) for split in report.splits],
         "silent": [str(split.silent) for split in report.splits],
@@ -59,7 +61,7 @@ def _print_classes(report: "DataReport") -> None:
     """The clips of each class."""
     for target, classes in report.classes.items():
         splits = [*next(iter(classes.values()))]
-        table = Table(target, *numbers(*splits))
+        table = Table("class", *numbers(*splits))
         for name, counts in classes.items():
             table.add_row(name, *(f"{counts[split]:,}" for split in splits))
         print_table(table, title=f"Clips of each class of {target}")
