@@ -3,7 +3,6 @@
 n validation clips, N samples, B batch, L columns of the scores.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ..runtime.arrays import Float32, Float64, Int16, Int64, samples_from_waveform, waveform_from_samples
 from ..runtime.backends.base import Backend
@@ -242,30 +242,38 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
 
 
 def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, probe: Probe) -> None:
-    """Raises ModelError where the activations on the clips of the probe leave the range of float16.
+    """Raises ModelError where a result within the encoder leaves the range of float16, on the probe's clips.
 
-    The encoder is folded and in float32. On a CPU, ONNX Runtime computes float16 convolutions in
-    float32, so running the graph there does not show it.
+    Sums, such as those of a residual block, are results, too. The encoder is folded and in float32. On
+    a CPU, ONNX Runtime computes float16 convolutions in float32, so running the graph there does not show it.
     """
-    largest = 0.0
-
-    def watch(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
-        nonlocal largest
-        largest = float(np.maximum(largest, float(output.abs().max())))  # NaN stays
-
-    with torch.no_grad(), contextlib.ExitStack() as hooks:
-        for module in encoder.modules():
-            if not list(module.children()):
-                hooks.enter_context(module.register_forward_hook(watch))
+    frontend, results = LogMel(spec), _Largest()
+    with torch.no_grad():
         for part, sizes in _parts(probe.clips, probe.lengths):
-            encoder(LogMel(spec)(part, sizes))
-    if not largest < _HALF_MAX:
+            log_mel = frontend(part, sizes)
+            with results:
+                encoder(log_mel)
+    if not results.size < _HALF_MAX:
         raise ModelError(
             "fp16",
-            f"activations reach {largest:.3g}",
+            f"activations reach {results.size:.3g}",
             wanted=f"at most {_HALF_MAX:g}, the largest number in float16",
             fix="use fp32, or train again",
         )
+
+
+class _Largest(TorchFunctionMode):
+    """Within it, the largest absolute value that any function of torch gives."""
+
+    size = 0.0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point() and result.numel():
+            self.size = float(np.maximum(self.size, float(result.abs().max())))  # NaN stays
+        return result
 
 
 def _as_decoded(waveforms: Sequence[Float32]) -> Sequence[Float32] | Int16:

@@ -309,6 +309,25 @@ def test_an_fp16_overflow_of_activations(network: TwinsNetwork, probe: Probe) ->
         check_half_range(encoder, FrontendSpec(), probe)
 
 
+def test_an_fp16_overflow_of_a_sum_of_a_residual_block(probe: Probe) -> None:
+    """Of two addends that float16 holds; ReLU and a mean behind it are no layers of their own."""
+
+    class Residual(torch.nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 1, 1, bias=False)
+            torch.nn.init.constant_(self.conv.weight, scale)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.full_like(x, 1000.0)
+            out: torch.Tensor = torch.relu(self.conv(x) + self.conv(x)) - 500.0 * self.conv.weight
+            return out.clamp(max=1.0).mean((2, 3))
+
+    check_half_range(Residual(30.0), FrontendSpec(), probe)
+    with pytest.raises(ModelError, match=r"activations reach 8e\+04"):
+        check_half_range(Residual(40.0), FrontendSpec(), probe)
+
+
 def test_activations_that_are_no_numbers_are_beyond_fp16(probe: Probe) -> None:
     """In whichever layer, and the layers behind it may make numbers of them again."""
 
