@@ -180,6 +180,10 @@ def _export(
     from ..export.web.page import check_page_place, page_from_bundle
     from ..train.run_folder import RunFolder
 
+    if triton and wanted.engine.batch_profile[0] > 1:
+        asked = with_commas(wanted.engine.batch_profile)
+        expected = "1 as the smallest batch: with --triton single clips are served, too"
+        raise ConfigError("--batch-profile", asked, wanted=expected, fix="or leave out --triton")
     _check_apart({"the bundle": out or RunFolder(run).export, "--triton": triton, "--web": web})
     if web:
         check_page_place(web)

@@ -78,7 +78,7 @@ def engine_from_onnx(
 
     `progress` is called with the share that is done, in [0, 1], and the current phase. Raises
     ModelError with the words of the parser or the builder, and where the layers do not have the
-    stated precision.
+    stated precision; what `check_targets` raises.
     """
     loaded = flavour_of(flavour)
     trt, log = loaded.module, loaded.log
@@ -95,11 +95,12 @@ def engine_from_onnx(
         config.add_optimization_profile(_profile(builder, network.get_input(0), batches))
     if flavour == "tensorrt_rtx":
         targets = _with_own_gpu(options.targets, trt)
+        check_targets(targets, flavour)
         _set_targets(trt, config, targets)
     else:
         targets = (_capability(),)
     plan = _build(loaded, builder, network, config, progress)
-    if flavour == "tensorrt" and torch.cuda.is_available():
+    if flavour == "tensorrt":  # whose capability was asked for: there is a GPU
         check_layers(layer_types(_inspection(_loaded(loaded, plan), trt)), precision)
     machine = this_machine()
     stamp = EngineStamp(
@@ -354,18 +355,19 @@ def _with_own_gpu(targets: tuple[int, ...], trt: Any) -> tuple[int, ...]:
     return (*targets, here) if hasattr(trt.ComputeCapability, f"SM{here}") else targets
 
 
+def check_targets(targets: tuple[int, ...], flavour: str) -> None:
+    """Raises ConfigError for a compute capability that TensorRT-RTX does not know; TensorRT takes none."""
+    if flavour != "tensorrt_rtx":
+        return
+    names = flavour_of(flavour).module.ComputeCapability.__members__
+    known = [name.removeprefix("SM") for name in names if name.startswith("SM")]
+    if unknown := [str(target) for target in targets if str(target) not in known]:
+        raise ConfigError("--targets", ", ".join(unknown), wanted=f"some of {', '.join(known)}")
+
+
 def _set_targets(trt: Any, config: Any, targets: tuple[int, ...]) -> None:
     config.num_compute_capabilities = len(targets)
     for i, target in enumerate(targets):
-        if not hasattr(trt.ComputeCapability, f"SM{target}"):
-            known = [
-                name.removeprefix("SM") for name in trt.ComputeCapability.__members__ if name.startswith("SM")
-            ]
-            raise ConfigError(
-                "--targets",
-                str(target),
-                wanted=f"some of {', '.join(known)}",
-            )
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{target}"), i)
 
 

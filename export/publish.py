@@ -1,5 +1,6 @@
 """From a run to a bundle: export, gate, and only then the folder that others load."""
 
+import contextlib
 import datetime
 import hashlib
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder
 from .audeering import audonnx_yaml_from_bundle, check_model_yaml
 from .bundle_replacement import check_replaceable, put_in_place, staged
-from .engine import installed_flavour
+from .engine import check_targets, installed_flavour
 from .parity import Probe, check_parity
 from .recipes import ENGINES, FP32, MNN, Ingredients, Made, Recipe, recipes_of
 from .source import Source, probe_of_source, source_of_run
@@ -49,11 +50,13 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
 
     Every ONNX file passes the parity gate in a folder beside `out`, before anything is replaced. A
     file that does not pass is left out. Raises ModelError for a broken checkpoint, for an fp32
-    graph that does not pass, and for a required variant that could not be made.
+    graph that does not pass, and for a required variant that could not be made; ConfigError for targets
+    that no engine can have.
     """
     out = out or RunFolder(run).export
     check_replaceable(out)
     check_model_yaml(out)
+    _check_engine_options(wanted)
     with Progress("read the run"):
         source = source_of_run(run)
         spec, recipes = source.config.frontend, recipes_of(wanted)
@@ -78,6 +81,14 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
         write_json(staging / MANIFEST, published.bundle.manifest())
         put_in_place(staging, out)
     return replace(published, bundle=replace(published.bundle, path=out), notes=_notes(source.config))
+
+
+def _check_engine_options(wanted: Wanted) -> None:
+    """Before any work. Where TensorRT does not load, the engine's own failure says so."""
+    flavour = installed_flavour()
+    if flavour and any(recipe in ENGINES for recipe in recipes_of(wanted)):
+        with contextlib.suppress(UnavailableError):
+            check_targets(wanted.engine.targets, flavour)
 
 
 def _notes(config: Config) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from rrtn.export.engine import (
 )
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
-from rrtn.export.wanted import EngineOptions
+from rrtn.export.wanted import EngineOptions, Wanted
 from rrtn.runtime.backends import trt_backend
 from rrtn.runtime.backends.choice import backend_from_variant, obstacle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
@@ -202,6 +202,11 @@ def test_options_are_checked() -> None:
         engine_from_onnx(
             _convolution(TensorProto.FLOAT), "tensorrt_rtx", options=EngineOptions(targets=(71,))
         )
+
+
+def test_targets_that_no_engine_can_have_are_refused_before_the_run_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--targets \| 71, 72 \| expected some of \d+, "):
+        publish.publish(tmp_path, wanted=Wanted(trt=True, engine=EngineOptions(targets=(80, 71, 72))))
 
 
 # --- The progress of a build, which must not swallow Ctrl-C ---

@@ -444,6 +444,7 @@ def test_what_would_change_nothing_and_a_repository_of_others_are_refused_before
     for flags, code, words in (
         (("--batch-profile", "1,2,4"), 2, "are for engines, and none is made | add --trt"),
         (("--targets", "80"), 2, "are for engines, and none is made | add --trt"),
+        (("--trt", "--batch-profile", "8,32,64", "--triton", tmp_path / "t"), 2, "1 as the smallest batch"),
         (("--tune", "--no-cpu-variant"), 2, "--measure-convolutions | given with --no-cpu-variant"),
         (("--triton", others), 5, "choose another --triton"),
     ):
