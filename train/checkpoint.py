@@ -214,7 +214,7 @@ class Saver:
             self.wait()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Starts a job once the job before is done, so that memory holds one copy of the weights at most."""
+        """Starts a job once the one before is done: memory holds two copies of the weights at most."""
         self.wait()
         self._pending = self._pool.submit(job)
 

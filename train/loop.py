@@ -38,7 +38,7 @@ from .method.frontend import LogMel
 from .method.metrics import judgement
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
-from .method.tasks import task_of_name
+from .method.tasks import METRIC_NAMES, task_of_name
 from .plan import TrainingPlan, data_digest, network_from_config, shapes_from_config
 from .predict import mel_mean, predict
 from .request import check_is_new
@@ -48,11 +48,12 @@ from .run_state import (
     check_config_kept,
     check_data_kept,
     keep_places,
+    kept_best,
     restored,
     save_job,
     start,
 )
-from .step import HALF, Stepper, compiler_for_run, sums_of_config
+from .step import HALF, Stepper, compiler_for_run, products_as_convolutions, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -127,7 +128,7 @@ def _remove_unbegun(folder: RunFolder, new: Sequence[Path], *, held: bool = Fals
 def _train(
     plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part | None
 ) -> TrainResult:
-    config, device = plan.config, device_from_config(plan.config, world)
+    config, device, best = plan.config, device_from_config(plan.config, world), None
     with Progress("prepare"):
         training, validation, stepper, info = _ready(plan, device, world)
         notes = _notes_on_sounds(plan, training, validation, world)
@@ -144,6 +145,7 @@ def _train(
         if resume and (found := restored(run, info, stepper, strict_resume, display.say, world)):
             _check_place(run, found, plan.steps_per_epoch)
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
+            best = kept_best(run, info)
         elif config.model.init:
             display.say(_initialised(stepper.network, config))
         if world.is_first:
@@ -157,13 +159,15 @@ def _train(
             validation=validation,
             stepper=stepper,
             info=info,
+            best=best,
             interruption=interruption,
             samples=samples,
             saver=saver,
             display=display,
         )
         in_work.finish()
-    return _result(run, in_work.info)
+        assert in_work.best, "there is an epoch at least"
+    return _result(run, in_work.info, in_work.best)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -178,6 +182,7 @@ class _Training:
     validation: SplitClips
     stepper: Stepper
     info: CheckpointInfo  # after the last step
+    best: CheckpointInfo | None  # what checkpoints/best holds
     interruption: Interruption
     samples: SampleCheck
     saver: Saver
@@ -240,8 +245,15 @@ class _Training:
             self._check_samples()
             self.are_samples_checked = True
         record = _record(self.stepper, self.info, scores, self.validation, self.plan)
-        is_best = score_of(record) > max(map(score_of, self.info.history), default=-np.inf)
         self.info = replace(self.info, epoch=record["epoch"], history=[*self.info.history, record])
+        is_best = self.best is None or score_of(record) > self.best.score
+        if is_best:
+            self.best = self.info
+        elif self.best and self.best.epoch == self.info.epoch and self.best.history[-1] != record:
+            self.display.say(
+                f"note: epoch {self.info.epoch} was trained before, too, and then had a higher "
+                f"Val {METRIC_NAMES[self.best.metric]}, {self.best.score:.4f}: those weights are kept"
+            )
         self.stepper.sums.zero_()
         if self.world.is_first:
             append_history(self.run, record)
@@ -303,10 +315,11 @@ class _Training:
         if bad is None:
             return
         names = [self.training.names[i] for i in epoch.order[bad - self._first_step]]
+        share = " that this process had" if self.world.size > 1 else ""
         raise StoppedError(
             f"epoch {self.info.epoch + 1}, step {bad + 1}",
-            "loss or gradient is not finite, and no weight was changed; clips of the batch: "
-            f"{first_of(names, _CLIPS_NAMED)}",
+            "loss or gradient is not finite, and no weight was changed; clips of the batch"
+            f"{share}: {first_of(names, _CLIPS_NAMED)}",
             fix="lower --lr, or look at these clips",
         )
 
@@ -388,7 +401,8 @@ def _display(
     dtype = HALF.get(config.precision, torch.float32)
     with Progress("measure the machine"):
         flops = step_flops(shapes_from_config(config), spec=config.frontend, batch_size=batch)
-        peak = matmul_peak(device, dtype) * world.size
+        with products_as_convolutions(config):
+            peak = matmul_peak(device, dtype) * world.size
     return Display(
         epochs=config.optim.epochs,
         clips_per_epoch=clips,
@@ -410,16 +424,14 @@ def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
         return None
     check_config_kept(run, info, plan.config.to_dict())
     check_data_kept(info, data_digest(plan))
-    return _result(run, info)
+    return _result(run, info, read_info(run.best))
 
 
-def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
-    """The result, with the best epoch; the first one if several are equal."""
-    best = max(info.history, key=score_of)
-    history = info.history[: best["epoch"]]
+def _result(run: RunFolder, info: CheckpointInfo, best: CheckpointInfo) -> TrainResult:
+    """The best epoch in the words of the last: its settings and versions are those of now."""
     return TrainResult(
         run=run.path,
-        best=replace(info, epoch=best["epoch"], step=best["step"], history=history),
+        best=replace(info, epoch=best.epoch, step=best.step, history=best.history),
         epochs=info.epoch,
     )
 

@@ -69,7 +69,6 @@ def restored(
     check_equal(world, "the checkpoint", _state_text(info, tensors["weights"]) if world.size > 1 else "")
     check_data_kept(info, fresh.data_sha256)
     check_config_kept(run, info, fresh.config)
-    _check_best(run, info)
     if changed := _changed_versions(info, fresh):
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
     try:
@@ -138,10 +137,13 @@ def _check_not_lost(run: RunFolder) -> None:
         )
 
 
-def _check_best(run: RunFolder, info: CheckpointInfo) -> None:
-    """Raises ModelError where the best epoch's weights are lost or broken: no later epoch brings them."""
-    if info.history:
-        load_checkpoint(run.best, "weights")
+def kept_best(run: RunFolder, info: CheckpointInfo) -> CheckpointInfo | None:
+    """The best epoch of a run that goes on at `info`; None before its first.
+
+    A process that was killed between its two saves, or whose last checkpoint was broken, may have kept one
+    that is still to come. Raises ModelError where its weights are lost or broken: no later epoch brings them.
+    """
+    return load_checkpoint(run.best, "weights")[0] if info.history else None
 
 
 def _changed_versions(info: CheckpointInfo, fresh: CheckpointInfo) -> str:

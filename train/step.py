@@ -185,6 +185,16 @@ def set_float32_precision(config: Config) -> None:
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
 
 
+@contextlib.contextmanager
+def products_as_convolutions(config: Config) -> Iterator[None]:
+    """Matrix products in the precision of the convolutions, which are most of a step: for its ceiling."""
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    try:
+        yield
+    finally:
+        set_float32_precision(config)
+
+
 def _seed(seed: int, device: torch.device) -> None:
     """torch.manual_seed without the devices that are not here: for each it notes how it was called."""
     torch.default_generator.manual_seed(seed)

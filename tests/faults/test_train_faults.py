@@ -221,6 +221,25 @@ def test_t2_killed_while_old_checkpoints_are_removed(
     assert kills in (2, 3)
 
 
+def test_t2_a_best_epoch_that_is_trained_again_and_is_worse_stays_the_best_one(
+    rrtn: Rrtn, begun: Path, whole: Path
+) -> None:
+    """Killed between the saves of `best` and of `last`; on a GPU the epoch's second time has other bits.
+
+    `begun` has done one epoch; what `whole` holds as its best is of a later one.
+    """
+    shutil.rmtree(begun / "checkpoints/best")
+    shutil.copytree(whole / "checkpoints/best", begun / "checkpoints/best")
+    best, files = read_info(begun / "checkpoints/best"), sorted(contents(begun / "checkpoints/best").values())
+    worse = "import rrtn.train.loop as loop; loop.predict = lambda *a, p=loop.predict, **b: 1 - p(*a, **b)"
+    ended = resumed(rrtn, begun, "--json", before=worse)
+    assert ended.code == 0, ended.err
+    assert f"note: epoch {best.epoch} was trained before, too, and then had a higher Val mean" in ended.err
+    assert json.loads(ended.out)["best"]["epoch"] == best.epoch > 1
+    assert json.loads(ended.out)["best"]["ccc"] == best.ccc == pytest.approx(best.score)
+    assert sorted(contents(begun / "checkpoints/best").values()) == files
+
+
 # --- T3, T4: asked to stop ---
 
 

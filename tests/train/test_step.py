@@ -24,7 +24,13 @@ from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 from rrtn.train.run_folder import RunFolder
-from rrtn.train.step import Stepper, loss_from_config, set_float32_precision, sums_of_config
+from rrtn.train.step import (
+    Stepper,
+    loss_from_config,
+    products_as_convolutions,
+    set_float32_precision,
+    sums_of_config,
+)
 from torch import Tensor
 
 TARGETS = ["Awe", "Fear", "Joy"]
@@ -300,6 +306,9 @@ def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     set_float32_precision(config(precision=precision))
     assert torch.backends.cudnn.allow_tf32 == convolutions
+    assert not torch.backends.cuda.matmul.allow_tf32
+    with products_as_convolutions(config(precision=precision)):  # the ceiling that the display divides by
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == convolutions
     assert not torch.backends.cuda.matmul.allow_tf32
 
 

@@ -153,13 +153,12 @@ def spectrogram(
     *,
     seconds: float,
     hertz: Numbers,
-    low: float = SPECTROGRAM_DB[0],
-    high: float = SPECTROGRAM_DB[1],
 ) -> Markup:
     """log_mel [T, M] in dB: time runs to the right over `seconds`, high mels are above, loud is dark.
 
     `hertz` [M] is where each mel lies.
     """
+    low, high = SPECTROGRAM_DB
     share = np.clip((log_mel.T[::-1] - low) / (high - low), 0, 1)
     image = "data:image/png;base64," + base64.b64encode(_png((255 * (1 - share)).astype(np.uint8))).decode()
     scale = _Scale(0.0, seconds, 0.0, 1.0, right=_EDGE, width=_SQUARE, height=_LOW)

@@ -25,6 +25,7 @@ RESAMPLES: Final = 10_000
 FEWEST_SPEAKERS: Final = 8  # with fewer, no interval is shown, and nothing is called significant
 _MOST_UNNAMED: Final = 0.05  # of the clips: they may be of one person, or of as many as there are clips
 LEVEL: Final = 0.05  # two-tailed
+_SEED: Final = 0  # of all draws
 _AT_A_TIME: Final = 1000  # resamples, so that many speakers, seeds and targets fit into memory
 
 Counts = npt.NDArray[np.int64] | Float64
@@ -134,7 +135,6 @@ def ccc_interval(
     speakers: Sequence[str],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[Float64, Float64]:
     """The 95% interval (low, high), [K + 1] each, of the challenge CCC.
 
@@ -143,16 +143,13 @@ def ccc_interval(
     speaker's CCC.
     """
     sums, people = speaker_sums(scores, rated, speakers)
-    return interval_of(_resampled([sums], people, resamples, np.random.default_rng(seed))[0])
+    return interval_of(_resampled([sums], people, resamples, np.random.default_rng(_SEED))[0])
 
 
 def uar_interval(
     probabilities: npt.ArrayLike,
     classes: npt.ArrayLike,
     speakers: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """The 95% interval (low, high) of the unweighted average recall of one class target.
 
@@ -167,7 +164,7 @@ def uar_interval(
         [[confusion(s[speaker == i], known[speaker == i]) for i in range(len(names))] for s in p]
     )
     found = []
-    for counts, weights in _draws(len(names), [len(p)], resamples, np.random.default_rng(seed)):
+    for counts, weights in _draws(len(names), [len(p)], RESAMPLES, np.random.default_rng(_SEED)):
         of_seeds = [uar_of_confusion(np.tensordot(counts, of_seed, axes=1)) for of_seed in tables]  # [S, R]
         found.append(np.einsum("rs,sr->r", weights[0], np.array(of_seeds)))
     low, high = interval_of(np.concatenate(found))
@@ -181,7 +178,6 @@ def compare(
     speakers: Sequence[str],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Comparison:
     """Compares two methods on the same clips.
 
@@ -190,7 +186,7 @@ def compare(
     of speakers: if the methods are alike, swapping changes the difference by chance alone.
     """
     (sums_a, people), (sums_b, _) = (speaker_sums(scores, rated, speakers) for scores in (a, b))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     drawn = _resampled([sums_a, sums_b], people, resamples, rng)
     everyone, known = np.ones((1, people)), known_targets(sums_a)
     ccc_a, ccc_b = (with_mean(_mean_ccc(everyone, sums), known) for sums in (sums_a, sums_b))
