@@ -37,6 +37,7 @@ _RUNS_FOR_P99: Final = 500  # five of them are above p99
 _NOISY: Final = 0.1
 _INPUTS: Final = 8  # batches that take turns
 _SPREAD: Final = 0.5  # of the lengths of recordings around their mean
+_TRIES: Final = 5
 _SIDE: Final = 2048  # rows and columns of the matrices whose product gives the ceiling
 _COPY_BYTES: Final = 256 << 20
 
@@ -77,7 +78,7 @@ class Measurement:
     to_device: float  # mean
     model: float  # mean
     from_device: float  # mean
-    gflop_per_second: float | None
+    gflop_per_second: float | None  # counted as the direct convolutions do; faster ones do less
     share_of_roofline: float | None
     warnings: list[str] = field(default_factory=list)
 
@@ -239,9 +240,12 @@ def _share(
 ) -> float | None:
     """The share of the rate that arithmetic and memory allow.
 
-    None for anything but float32 on the CPU, where the ceilings were measured.
+    None for anything but direct convolutions in float32 on the CPU: where the ceilings were measured, and
+    how `flops` are counted.
     """
     if limits is None or flops is None or kind.needs_gpu or variant.precision != "fp32":
+        return None
+    if variant.plan or variant.kind == "mnn":  # these choose faster convolutions
         return None
     # Bytes a clip. Activations are not counted, because they may stay in the caches.
     weights = variant.size / batch
@@ -259,8 +263,8 @@ def _warnings(parts: dict[str, float], variation: float) -> list[str]:
     return found
 
 
-def _best(action: Callable[[], object], *, tries: int = 5) -> float:
-    return min(_seconds(action) for _ in range(tries))
+def _best(action: Callable[[], object]) -> float:
+    return min(_seconds(action) for _ in range(_TRIES))
 
 
 def _median(action: Callable[[], object], runs: int) -> float:

@@ -32,6 +32,7 @@ _PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder, 
 _SUFFIX: Final = re.compile(r"\.[a-z0-9_~-]{1,12}")
 _ANY_DEPTH: Final = re.compile(rb"(?:^|(?<=/))\*\*(?:/+|$)")  # ** in a pattern
 _OURS: Final = re.compile(rb"\..+\.rrtn|\.rrtn-pack\.lock")  # beside tables and packs: nobody left it out
+_COUNTS_SHOWN: Final = 8
 _EXCLUDED, _APPLE, _LINK = "--exclude", "._*", "link to a folder"  # reasons to leave something out
 _GONE: Final = frozenset(  # a folder that gives no more is a row; storage that fails is not
     {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM}
@@ -121,10 +122,11 @@ def no_audio(arguments: Iterable[FilePath], choice: InputChoice) -> DataError:
     )
 
 
-def counts_text(counts: Counter[str], most: int = 8) -> str:
+def counts_text(counts: Counter[str]) -> str:
     """The highest counts: `.txt 3, ._* 2`."""
-    listed = [f"{what} {count}" for what, count in counts.most_common(most)]
-    more = sum(counts.values()) - sum(count for _, count in counts.most_common(most))
+    highest = counts.most_common(_COUNTS_SHOWN)
+    listed = [f"{what} {count}" for what, count in highest]
+    more = counts.total() - sum(count for _, count in highest)
     return ", ".join([*listed, *([f"others {more}"] if more else [])])
 
 

@@ -123,6 +123,14 @@ def test_n19_a_share_above_the_roofline_is_none(bundle: Bundle) -> None:
     assert result.share_of_roofline is None
 
 
+def test_fast_convolutions_have_no_share_since_flops_count_the_direct_ones(bundle: Bundle) -> None:
+    limits = Ceiling(sgemm=1e13, copy=1e18)
+    fast = replace(bundle, variants=tuple(replace(one, plan={"conv1": "F(2x2)"}) for one in bundle.variants))
+    (direct,), (result,) = (measurements(each, 1, limits=limits) for each in (bundle, fast))
+    assert direct.share_of_roofline and direct.gflop_per_second
+    assert (result.share_of_roofline, bool(result.gflop_per_second)) == (None, True)
+
+
 def test_without_a_count_of_flops_nothing_is_claimed(tiny_model: Path) -> None:
     (result,) = measurements(load_bundle(tiny_model), 1, limits=Ceiling(sgemm=1e9, copy=1e9))
     assert (result.gflop_per_second, result.share_of_roofline) == (None, None)
