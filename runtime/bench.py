@@ -245,7 +245,7 @@ def _share(
     """
     if limits is None or flops is None or kind.needs_gpu or variant.precision != "fp32":
         return None
-    if variant.plan or variant.kind == "mnn":  # these choose faster convolutions
+    if variant.plan or variant.kind != "onnx":  # they choose faster convolutions
         return None
     # Bytes a clip. Activations are not counted, because they may stay in the caches.
     weights = variant.size / batch

@@ -28,7 +28,7 @@ PACK_FORMAT: Final = {b"rrtn": b"pack 1"}  # in the schema's metadata
 DIGEST: Final = "digest"  # in the file's metadata; a pack without one is read, with a note
 _WITHOUT_CONTENT: Final = ("file", "file_bytes", "size", "mtime_ns", "error")
 _COLUMNS: Final = ("file", "file_bytes", "error", "content")
-_AT_ONCE: Final = 64  # rows in memory: as many as rrtn writes into a row group
+_AT_ONCE: Final = 8  # rows in memory
 # What a pack may unfold to. rrtn compresses nothing, but another program may have written the pack again.
 _UNFOLDED: Final = 256 << 20  # bytes, and
 _TIMES: Final = 32  # times its size
@@ -175,6 +175,7 @@ class PackReader:
             )
         while row >= self._first + len(self._rows):
             self._first += len(self._rows)
+            self._rows = ()  # before the next ones are there, too
             self._rows = next(self._batches)
         return self._rows, row - self._first
 
