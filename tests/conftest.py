@@ -5,6 +5,7 @@ data that are made here.
 import ctypes
 import gc
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -147,6 +148,7 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make_main_job(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # of another tester, where it failed
     folder.mkdir()
     (folder / "short.toml").write_text("[frontend]\nframes = 64\n")
     rrtn = [Path(sys.executable).with_name("rrtn")]

@@ -99,7 +99,7 @@ def test_a_section_that_hangs_is_killed(rehearsal: Rehearsal, monkeypatch: pytes
     rehearsal.sections(probe="hangs")
     monkeypatch.setattr(rehearsal.plan, "GRACE", 0.0)
     monkeypatch.setattr(
-        rehearsal.plan, "PLAN", [part._replace(minutes=0.02, least=0.0) for part in rehearsal.plan.PLAN[:2]]
+        rehearsal.plan, "PLAN", [part._replace(minutes=0.05, least=0.0) for part in rehearsal.plan.PLAN[:2]]
     )
     progress = rehearsal.run()
     assert rehearsal.calls()[0] == "probe"

@@ -124,7 +124,8 @@ def test_a_signal_ends_it_with_the_summary(
     out, err = process.communicate(timeout=60)
     rows, summary = lines_of(first + out)
     assert (process.returncode, summary["ended"]) == (128 + number, WORDS[number])
-    assert len(rows) == summary["windows"] > 0
+    assert summary["windows"] - len(rows) in (0, 1)  # one may be scored by then and not shown
+    assert rows
     assert f"{WORDS[number]}: " in err.splitlines()[-1]
     assert "Traceback" not in err
 

@@ -276,7 +276,7 @@ for i in range(4000):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     ).stderr.split()
     numbers = [word for word in lines if word.isdigit()]
-    assert len(numbers) > 1000
+    assert len(numbers) > 100
     assert len(set(numbers)) == len(numbers)
 
 

@@ -75,6 +75,9 @@ def run(argv: list[str]) -> None:
 def serve(imported: tuple[str, ...]) -> None:
     for name in imported:
         importlib.import_module(name)
+    from rrtn.runtime import progress
+
+    progress._FIRST_LINE_SECONDS = 1e6  # no words of progress between the others, however slow the disk is
     gc.freeze()  # a child that collects garbage would copy every page
     gc.enable()
     for line in sys.stdin:

@@ -465,7 +465,7 @@ def test_s19_storage_that_fails_stops_and_goes_on_later(
     [
         ("sigsegv", (), "crashed"),
         ("sigkill", (), "crashed"),
-        ("sleep", ("--timeout", "0.7"), "timeout"),
+        ("sleep", ("--timeout", "2"), "timeout"),
         ("memory", (), "out_of_memory"),
     ],
 )

@@ -36,7 +36,7 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGH
 
 
 def assert_one_line(code: int, err: str, *, number: int = signal.SIGINT) -> str:
-    (line,) = err.splitlines()
+    (line,) = (line for line in err.splitlines() if not line.startswith("score: "))  # a slow machine's
     assert (code, line.split(" | ")[0]) == (
         128 + number,
         f"rrtn: {WORDS[signal.Signals(number)]}",

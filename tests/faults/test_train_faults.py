@@ -5,9 +5,11 @@ Trainers are processes of their own (conftest.py) with a small CNN, three epochs
 real signals.
 """
 
+import contextlib
 import json
 import os
 import pickle
+import random
 import re
 import shutil
 import signal
@@ -1198,9 +1200,11 @@ def test_t26_an_error_of_no_gpu_is_not_hidden(rrtn: Rrtn, begun: Path) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Below those that the system gives to whoever asks for any, so that nobody has it before rank 0."""
+    while True:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", random.SystemRandom().randrange(15_000, 32_000)))
+            return int(listener.getsockname()[1])
 
 
 def ranks(start: Rrtn, *commands: tuple[object, ...], **options: Any) -> list[Any]:

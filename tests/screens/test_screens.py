@@ -105,7 +105,7 @@ SCREENS = {
 
 def comparable(lines: list[str], *, first_column: bool = False) -> list[str]:
     """The lines without what depends on the machine, the minute, and how well a network has learnt."""
-    text = "\n".join(lines)
+    text = "\n".join(line for line in lines if not line.startswith("busy: "))  # of scoring that took long
     text = re.sub(r"on (AMD|Intel|ARM|\w+-core)\b[^\n]*", "on CPU", text)
     text = re.sub(r"runs, [\d.]+ times as fast[^\n]*(\n {12,}[^\n]*)*", "runs, faster on CPU", text)
     text = re.sub(r"(?m)^.*(?=, \d+ cores?: sgemm)", "CPU", text)

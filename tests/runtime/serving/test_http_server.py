@@ -102,7 +102,7 @@ def test_an_endless_head_is_not_collected(port: int, data: bytes, monkeypatch: p
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nhost:", b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET /"])
 def test_a_head_must_come_in_its_time(port: int, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 1.0)
     answer = said(port, data)
     assert answer.count(b"HTTP/1.1 204") == data.count(b"\r\n\r\n")
     assert answer.count(b"HTTP/1.1") == data.count(b"\r\n\r\n")
@@ -272,12 +272,13 @@ def test_a_client_that_leaves_in_the_middle_is_given_up(echo_port: int) -> None:
 def test_bytes_after_an_answer_do_not_hold_the_connection(
     echo_port: int, trickle: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 1.0)
     with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-        connection.sendall(trickle)
-        assert b"200 OK" not in b"".join(iter(lambda: connection.recv(4096), b""))
+        with suppress(ConnectionError):  # it may be closed by then
+            connection.sendall(trickle)
+            assert b"200 OK" not in b"".join(iter(lambda: connection.recv(4096), b""))
 
 
 def test_equal_lines_of_the_log_come_seldom() -> None:
