@@ -1,6 +1,7 @@
 """One file a command group: parse, call one function of a layer, print.
 
 program      the program's name as it was called, and what signals do to it
+ending       how a command ends: the error, the document, the exit code
 lazy_group   commands that are loaded when they are called
 options      options that several commands have, and what they mean when left out
 streams      the standard streams, also where they are closed
