@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
-from ..runtime.text import counted, interval_text, number_text
+from ..runtime.text import counted, difference_text, interval_text, number_text
 from .options import DataDir, Json, RunArgument, existing_run, load_torch, split_option
 from .printing import Column, Table, numbers, print_json, print_table, say
 
@@ -125,6 +125,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         _print_comparison(evaluation, other, comparison)
     for groups in evaluation.groups:
         _print_groups(groups)
+    if evaluation.groups and evaluation.classes:
+        say("note: --by looks at the rated targets alone, not at classes")
 
 
 def _print_ratings(evaluation: "Evaluation") -> None:
@@ -163,7 +165,9 @@ def _print_classes(evaluation: "Evaluation") -> None:
     table = Table("class target", *numbers("UAR"), *([Column("95%")] if known else []), *numbers("classes"))
     for j, target in enumerate(evaluation.classes):
         cells = [interval_text(*intervals[j])] if known else []
-        table.add_row(target.name, number_text(evaluation.uar[j]), *cells, str(len(target.classes)))
+        present, known = int(evaluation.tables[j].any(1).sum()), len(target.classes)
+        classes = str(known) if present == known else f"{present} of {known}"
+        table.add_row(target.name, number_text(evaluation.uar[j]), *cells, classes)
     few = f"a class is of fewer than {FEWEST_SPEAKERS} speakers"
     interval = "95% by resampling speakers" if known else f"no 95% interval: {evaluation.no_evidence or few}"
     if 0 < known < len(intervals):
@@ -230,10 +234,11 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
         cells = [interval_text(comparison.low[k], comparison.high[k], "+z.3f")]
         cells += [number_text(comparison.p[k], ".4f"), number_text(comparison.p_holm[k], ".4f")]
         shown = cells if comparison.is_evidence else []
-        table.add_row(target, number_text(comparison.difference[k], "+z.3f"), *shown, comparison.verdict(k))
+        table.add_row(target, difference_text(comparison.difference[k]), *shown, comparison.verdict(k))
     caption = "p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets"
     if not comparison.is_evidence:
         caption = f"no interval and no p: {comparison.no_evidence}"
+    caption += "; of the rated targets alone" if evaluation.classes else ""
     caption += "".join(f"; {other}: {remark}" for remark in evaluation.remarks.get(other, ()))
     speakers = counted(comparison.speakers, "speaker")
     print_table(table, title=f"{evaluation.run} minus {other}: {speakers}", caption=caption)

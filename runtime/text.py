@@ -20,6 +20,7 @@ _CONTROLS: Final = (
 _CONTROL: Final = re.compile(f"[{_CONTROLS}\ufffe\uffff]")  # these two are no characters: XML has none
 _NOT_IN_CELL: Final = re.compile(rf"[{_CONTROLS}]|\\(?=x[0-9a-f]{{2}})")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_ROUNDING: Final = 1e-12  # of sums of floats: no difference
 _LONGEST: Final = 500  # characters of a value in an error
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
 # The full-width signs begin formulas in spreadsheets of East Asia.
@@ -85,6 +86,12 @@ def first_of(items: Sequence[object], most: int = 3, separator: str = ", ") -> s
 def number_text(value: float | None, form: str = "z.3f") -> str:
     """A number, for tables; blank for None and NaN, which nobody knows."""
     return "" if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def difference_text(value: float | None) -> str:
+    """A difference with its sign. One too small for three decimals has one digit; zero is +0.000."""
+    text = number_text(value, "+z.3f")
+    return f"{value:+.0e}" if value and text == "+0.000" and abs(value) > _ROUNDING else text
 
 
 def interval_text(low: float | None, high: float | None, form: str = "z.3f") -> str:

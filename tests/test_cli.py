@@ -127,6 +127,7 @@ def test_every_command_can_be_called_by_its_name(runtime_server: Server, tmp_pat
 def test_help_loads_no_command(tmp_path: Path) -> None:
     loaded = loaded_by("--help", cwd=tmp_path)
     assert {name for name in loaded if name.startswith("rrtn.commands.")} == {
+        "rrtn.commands.ending",
         "rrtn.commands.lazy_group",
         "rrtn.commands.printing",
         "rrtn.commands.program",
@@ -137,7 +138,7 @@ def test_help_loads_no_command(tmp_path: Path) -> None:
 
 def test_the_help_of_a_command_loads_that_command_alone(tmp_path: Path) -> None:
     loaded = loaded_by("score", "--help", cwd=tmp_path)
-    names = ("lazy_group", "options", "printing", "program", "score", "streams", "summary")
+    names = ("ending", "lazy_group", "options", "printing", "program", "score", "streams", "summary")
     own = {f"rrtn.commands.{name}" for name in names}
     assert {name for name in loaded if name.startswith("rrtn.commands.")} == own
     assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})

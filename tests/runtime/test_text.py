@@ -8,6 +8,7 @@ import pytest
 from rrtn.runtime.text import (
     bytes_from_cell,
     cell_from_text,
+    difference_text,
     in_html,
     interval_text,
     json_text,
@@ -84,4 +85,6 @@ def test_a_long_value_is_cut() -> None:
 def test_what_nobody_knows_is_blank() -> None:
     assert [number_text(value) for value in (0.1234, -0.0, None, math.nan)] == ["0.123", "0.000", "", ""]
     assert interval_text(-0.5, 0.25, "+z.2f") == "-0.50 to +0.25"
+    differences = (0.1234, -0.00038, 0.0, -2.8e-17, None)
+    assert [*map(difference_text, differences)] == ["+0.123", "-4e-04", "+0.000", "+0.000", ""]
     assert [interval_text(low, 0.5) for low in (None, math.nan)] == ["", ""]

@@ -266,9 +266,12 @@ def _merged_splits(table: _CsvTable) -> list[str]:
 def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) -> tuple[str, ...]:
     """The rated columns. Raises DataError for names of no column, and where there is nothing to learn."""
     classes = labels.class_targets
-    if labels.learned and (lost := [name for name in (*wanted, *classes) if name not in table.columns]):
-        came, expected = f"no column {', '.join(lost)}", "the targets that the run learned"
-        raise DataError(str(table.path), came, wanted=expected, fix="rename the columns of these labels")
+    if labels.learned:
+        lost = [name for name in (*wanted, *classes) if name not in table.columns]
+        if len(lost) == len(wanted) + len(classes):
+            came, expected = f"no column {', '.join(lost)}", "one at least of what the run learned"
+            raise DataError(str(table.path), came, wanted=expected, fix="rename the columns of these labels")
+        return tuple(wanted)  # what is not there is blank
     with_commas = [name for name in table.columns if "," in name]
     for flag, setting, names in (
         ("--targets", "targets", wanted),
@@ -385,11 +388,13 @@ def _clip(row: _CsvRow) -> Clip:
 
 def _labels(table: _CsvTable, rows: list[_CsvRow], targets: tuple[str, ...], choice: LabelChoice) -> Labels:
     """What is learned from each row. Raises what `labels_of_cells` raises."""
+    names = (*targets, *choice.class_targets)
+    blank = dict.fromkeys(names, "") if choice.learned else {}  # a table need not have all that a run learned
     cells = label_cells(
         table.path,
         [row.line for row in rows],
-        [row.cells for row in rows],
-        (*targets, *choice.class_targets),
+        [blank | row.cells for row in rows],
+        names,
         [row.split for row in rows],
     )
     return labels_of_cells(cells, targets, choice)

@@ -98,15 +98,21 @@ def absent_classes(data: DataSet) -> list[str]:
 
 def constant_targets(data: DataSet) -> list[str]:
     """A warning for each split, with all targets that are constant in it; none where no target is."""
-    warnings = constant_in_train(data)
-    for split in ("Val", "Test"):
-        constant = [name for name, values in _values(data, split) if len(values) == 1]
-        for names, measure in ((data.targets, "CCC of 0"), (data.columns.names[len(data.targets) :], "UAR")):
-            if found := [name for name in names if name in constant]:
-                warnings.append(
-                    f"no variation in {split}, so a {measure} there says nothing: {', '.join(found)}"
-                )
-    return warnings
+    return [*constant_in_train(data), *(text for name in ("Val", "Test") for text in constant_in(data, name))]
+
+
+def constant_in(data: DataSet, split: str) -> list[str]:
+    """A warning with the targets that are constant in a split, and one with such class targets."""
+    constant = [name for name, values in _values(data, split) if len(values) == 1]
+    found = {
+        "CCC of 0": [name for name in data.targets if name in constant],
+        "UAR": [name for name in data.columns.names[len(data.targets) :] if name in constant],
+    }
+    return [
+        f"no variation in {split}, so a {measure} there says nothing: {', '.join(names)}"
+        for measure, names in found.items()
+        if names
+    ]
 
 
 def constant_in_train(data: DataSet) -> list[str]:

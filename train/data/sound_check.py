@@ -46,6 +46,16 @@ def duplicates_of(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tu
     return sorted(groups, key=lambda group: len(_splits_of(group)), reverse=True)
 
 
+def learned_count(
+    clips: Sequence[Clip], store: ClipStore, learned: Sequence[Clip], learned_store: ClipStore
+) -> int:
+    """How many clips have the samples of one that was learned from."""
+    of_learning = set(map(id, learned))
+    groups = duplicates_of([*learned, *clips], [learned_store, store])
+    known = [group for group in groups if not of_learning.isdisjoint(map(id, group))]
+    return sum(id(clip) not in of_learning for group in known for clip in group)
+
+
 def _glance(samples: Int16) -> tuple[int, bytes]:
     middle = len(samples) // 2
     return len(samples), samples[middle : middle + _LOOKED_AT].tobytes()

@@ -128,7 +128,7 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     """The labels of all rows; `targets` are the rated columns.
 
     Raises DataError for a cell that is no number or no class, for a rating outside its scale, and for a
-    target that fewer than two clips of Train or Val have; ConfigError for a scale of no target.
+    target to be learned that fewer than two clips of Train or Val have; ConfigError for a scale of no target.
     """
     scales = scale_choice(choice.scale)
     if unknown := [name for name in scales.of_target if name not in targets]:
@@ -146,7 +146,8 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     numbers = np.array(of_classes).reshape(len(classes), n).T
     shares = (raw - [scale.low for scale in chosen]) / [scale.width for scale in chosen]
     ratings = np.hstack([shares, numbers]).astype(np.float32)
-    _check_rated(cells, ratings, columns)
+    if not choice.learned:
+        _check_rated(cells, ratings, columns)
     shown = raw if columns.is_scaled else shares.astype(np.float32)
     rated: Float64 = np.hstack([shown, *_one_hot(numbers, classes)])
     return Labels(
@@ -423,7 +424,7 @@ def _one_hot(numbers: Float64, classes: Sequence[ClassTarget]) -> list[Float64]:
 
 
 def _check_rated(cells: LabelCells, ratings: Float32, columns: Columns) -> None:
-    """Raises DataError where a target has too few clips to be learned or measured."""
+    """Raises DataError where a target has too few clips to be learned."""
     for split in ("Train", "Val"):
         inside = _is(cells, split)
         counts = (~np.isnan(ratings[inside])).sum(0)

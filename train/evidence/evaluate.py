@@ -17,6 +17,7 @@ from ..checkpoint import POINTER, read_info
 from ..config_file import MAY_DIFFER, PLACES, config_from_toml, differences
 from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet
+from ..data.ratings import constant_in
 from ..method.tasks import submitted_columns, task_of_name
 from ..run_folder import RunFolder, runs_in
 from .evaluation import Evaluation
@@ -62,7 +63,7 @@ def evaluate(
     for last in ours.trained():
         epochs.append(last.info.epoch)
         seeds.append(last.kept_predictions(split))
-        heard.append(ours.heard(last))
+        heard += ours.heard(last)
     task, columns = task_of_name(last.config.data.task), last.config.data.columns
     wanted = ridge and bool(columns.targets)
     baseline = wanted and last.can_fit_ridge()
@@ -122,21 +123,22 @@ class _Seeds:
                 found = trained_run(run, self.data, self.split)
             yield found
 
-    def heard(self, run: TrainedRun) -> str:
-        """What one of them may have learned from these clips."""
+    def heard(self, run: TrainedRun) -> list[str]:
+        """What one of them has learned from these clips and their speakers, or may have."""
         return run.what_it_heard(self.split, other_data=self.data is not None)
 
 
 def _heard_by(seeds: _Seeds) -> list[str]:
     """`heard` of each; nothing is known where the predictions alone are left."""
     with contextlib.suppress(DataError):
-        return [seeds.heard(one) for one in seeds.trained()]
+        return [text for one in seeds.trained() for text in seeds.heard(one)]
     return ["its data cannot be read any more: these are the predictions that it made last"]
 
 
 def _notes(evaluated: TrainedRun, split: str) -> list[str]:
     """What else to know of a run's figures on a split."""
     texts = [evaluated.data.hidden] if split == "Test" else []
+    texts += [*constant_in(evaluated.data, split), *_unlabelled(evaluated.data, split)]
     if evaluated.config.eval.crop == "full":
         spec, lengths = evaluated.config.frontend, evaluated.clips(split).store.lengths
         if longer := int((lengths > spec.clip_samples).sum()):
@@ -144,6 +146,15 @@ def _notes(evaluated: TrainedRun, split: str) -> list[str]:
             heard = f"{spec.clip_seconds:g} s, all that an exported model hears"
             texts.append(f"eval.crop is full: {longer_ones} than {heard}")
     return texts
+
+
+def _unlabelled(data: DataSet, split: str) -> list[str]:
+    """What the run learned and other data do not have."""
+    known = ~np.isnan(data.splits[split].ratings)
+    counts = dict(zip(data.columns.names, known.sum(0).tolist(), strict=True))
+    few = [name for name in data.targets if counts[name] < 2]
+    few += [target.name for target in data.columns.classes if not counts[target.name]]
+    return [f"not judged, since too few clips have it: {', '.join(few)}"] if few else []
 
 
 def _remarks(heard: Mapping[Path, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -22,7 +22,7 @@ from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError, ModelError
 from ...runtime.system.files import read_regular, write_output
 from ...runtime.system.host import quoted
-from ...runtime.text import counted, interval_text, number_text, printable_lines
+from ...runtime.text import counted, difference_text, interval_text, number_text, printable_lines
 from ..checkpoint import Record, metric_of_record, read_info, score_of
 from ..config import Config
 from ..config_file import config_from_toml
@@ -349,7 +349,7 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
         rows = [
             [
                 name,
-                number_text(comparison.difference[k], "+z.3f"),
+                difference_text(comparison.difference[k]),
                 *(
                     [
                         interval_text(comparison.low[k], comparison.high[k], "+z.3f"),

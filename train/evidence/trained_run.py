@@ -27,6 +27,7 @@ from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..data.folds import fold_numbers, fold_of_data
 from ..data.places import SETTINGS, config_of_folder
 from ..data.reading import labels_of_settings
+from ..data.sound_check import learned_count
 from ..method.columns import scale_choice
 from ..method.frontend import LogMel
 from ..method.metrics import (
@@ -73,24 +74,35 @@ class TrainedRun:
         """Whether `data` is what the run was trained on, wherever that lies now."""
         return _is_what_was_learned(self.info, self.config, self.data)
 
-    def what_it_heard(self, split: str, *, other_data: bool) -> str:
-        """Whether the run may have learned from the clips of a split, in words; "" where it has not.
+    def what_it_heard(self, split: str, *, other_data: bool) -> list[str]:
+        """What the run has learned from the clips of a split, or from their speakers, in words.
 
         `other_data` says that the data was named, and need not be the run's own.
         """
+        if self.is_of_its_own_data and split == "Train":
+            return [_LEARNED]
         if self.is_of_its_own_data:
-            return _LEARNED if split == "Train" else ""
-        return self._heard_of_others(split) if other_data else DATA_CHANGED
-
-    def _heard_of_others(self, split: str) -> str:
-        """What the run may have learned from other data: clips are known by their samples."""
+            return [*self._clips_of(self, split), *self._speakers_of(split)]
+        if not other_data:
+            return [DATA_CHANGED]
         with contextlib.suppress(DataError):  # of its own data, which may be gone
             own = replace(self, data=data_from_config(self.config))
             if own.is_of_its_own_data:
-                learned, judged = set(_hashes(own.clips("Train"))), _hashes(self.clips(split))
-                count = sum(clip in learned for clip in judged)
-                return f"it learned from {count} of these {counted(len(judged), 'clip')}" if count else ""
-        return _UNKNOWN
+                return self._clips_of(own, split)
+        return [_UNKNOWN]
+
+    def _clips_of(self, own: "TrainedRun", split: str) -> list[str]:
+        """Which clips it learned from, known by their samples. `own` has the run's own data."""
+        judged, learned = self.clips(split), own.clips("Train")
+        clips = self.data.splits[split].clips
+        count = learned_count(clips, judged.store, own.data.splits["Train"].clips, learned.store)
+        return [f"it learned from {count} of these {counted(len(clips), 'clip')}"] if count else []
+
+    def _speakers_of(self, split: str) -> list[str]:
+        """Which speakers it learned from. In other data the same name need not be the same person."""
+        judged, learned = ({*_speakers(self.data.splits[name])} - {""} for name in (split, "Train"))
+        known = len(judged & learned)
+        return [f"it learned from {known} of these {counted(len(judged), 'speaker')}"] if known else []
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         """The decoded clips of a split."""
@@ -204,9 +216,9 @@ class CrossFittedRun(TrainedRun):
             scores[inside] = _scores_of(network, config, clips, label=f"predict {fold.name}")
         return scores
 
-    def what_it_heard(self, split: str, *, other_data: bool) -> str:
+    def what_it_heard(self, split: str, *, other_data: bool) -> list[str]:
         """Each clip is scored by the run that did not hear its speaker."""
-        return ""
+        return []
 
     def can_fit_ridge(self) -> bool:
         """Each fold's is fitted on the others."""
@@ -265,17 +277,6 @@ def trained_run(run: Path, data: Path | None, split: str = "Val") -> TrainedRun:
     """A run, or a cross-validation."""
     kind = CrossFittedRun if folds_in(run) else TrainedRun
     return kind.of_run(run, data, split)
-
-
-def _hashes(clips: SplitClips) -> list[bytes]:
-    """A hash of the samples of each clip."""
-    with Progress("compare clips", len(clips.store), "clips") as bar:
-
-        def digest(index: int) -> bytes:
-            bar.advance()
-            return hashlib.sha256(clips.store.waveform(index).tobytes()).digest()
-
-        return [digest(i) for i in range(len(clips))]
 
 
 def _scores_of(network: TwinsNetwork, config: Config, clips: SplitClips, *, label: str) -> Float32:

@@ -324,6 +324,52 @@ def test_clips_that_a_run_learned_from_are_counted_where_the_data_is_another(
     assert remark == "its own data is not there as it was: it may have learned from these clips"
 
 
+def test_clips_and_speakers_of_train_are_counted_on_the_runs_own_data(run: Path, tmp_path: Path) -> None:
+    """Its Test, too: a split by clips, and copies under other names, are what people have."""
+    (own,) = copies(run, tmp_path, "own")
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    table = (data / "data_info.csv").read_text().replace("[<i>&8],Val,8,", "[<i>&8],Val,0,")
+    for name, original, speaker in (("a", 1, 20), ("b", 2, 20), ("c", None, 5)):
+        samples = np.random.default_rng(99).uniform(-0.5, 0.5, 4800)
+        if original is not None:
+            samples, _ = soundfile.read(data / f"wav/<i>&{original}.wav")
+        soundfile.write(data / f"wav/{name}.wav", samples, 16_000)
+        table += f"[{name}],Test,{speaker},0.1,0.2,0.{3 + speaker}\n"
+    (data / "data_info.csv").write_text(table)
+    config = (own / "config.toml").read_text()
+    (own / "config.toml").write_text(config.replace(str(run.parent / "<u>data"), str(data)))
+    for pointer in own.glob("checkpoints/*/checkpoint.json"):
+        rewrite_pointer(pointer, lambda text: text.replace(str(run.parent / "<u>data"), str(data)))
+    assert evaluate(own, ridge=False).remarks == {str(own): ("it learned from 1 of these 4 speakers",)}
+    assert evaluate(own, ridge=False, split="Test").remarks == {
+        str(own): (
+            "it learned from 2 of these 3 clips",
+            "it learned from 1 of these 2 speakers",
+            f"no variation in Test, so a CCC of 0 there says nothing: {TARGETS[0]}, {TARGETS[1]}",
+        )
+    }
+
+
+def test_other_data_may_lack_targets_which_are_not_judged(run: Path, tmp_path: Path) -> None:
+    (own,) = copies(run, tmp_path, "own")
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    rows = [line.rsplit(",", 2) for line in (data / "data_info.csv").read_text().splitlines()]
+    for columns in (1, 2):  # the last two are missing, or the last one is, and the one before is blank
+        lines = [[*row[:columns]] if i == 0 or columns == 1 else [row[0], ""] for i, row in enumerate(rows)]
+        (data / "data_info.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+        found = evaluate(own, data=data)
+        assert (
+            f"not judged, since too few clips have it: {TARGETS[1]}, {TARGETS[2]}" in found.remarks[str(own)]
+        )
+        assert found.counts == (4, 0, 0)
+        assert np.isnan(found.figures["ccc"]).tolist() == [False, True, True, False]
+        assert found.figures["ccc"][3] == found.figures["ccc"][0]
+    lines = [row[0].rsplit(",", 1)[0] for row in rows]
+    (data / "data_info.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"no column .* \| expected one at least of what the run learned"):
+        evaluate(own, ridge=False, data=data)
+
+
 def test_predictions_on_other_data_are_not_taken_for_those_on_the_runs_own(run: Path, tmp_path: Path) -> None:
     """Where the run's own data is gone, what it predicted last on that data is all that is left."""
     (own,) = copies(run, tmp_path, "own")

@@ -87,8 +87,10 @@ def test_what_is_wrong_with_other_data_is_mended_beside_its_table(
     settings.unlink()
     table.write_text("\n".join(csv_lines).replace("[00009]", "../00009"))
     assert refusal(folder).endswith("--audio FOLDER (in data.toml: audio)")
-    table.write_text("\n".join(csv_lines).replace("Awe", "Joy"))
-    assert refusal(folder).startswith(f"{table} | no column Awe | expected the targets that the run learned")
+    table.write_text("\n".join(csv_lines).replace("Awe", "Joy").replace("Fear", "Rage"))
+    assert refusal(folder).startswith(
+        f"{table} | no column Awe, Fear | expected one at least of what the run "
+    )
     table.rename(folder / "a.csv")
     (folder / "b.csv").touch()
     assert refusal(folder).endswith(
