@@ -47,9 +47,9 @@ def duplicates_of(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tu
 
 
 def learned_count(
-    clips: Sequence[Clip], store: ClipStore, learned: Sequence[Clip], learned_store: ClipStore
+    clips: Sequence[Clip], learned: Sequence[Clip], store: ClipStore, learned_store: ClipStore
 ) -> int:
-    """How many clips have the samples of one that was learned from."""
+    """How many clips have the samples of one that was learned from. A store has those of each sequence."""
     of_learning = set(map(id, learned))
     groups = duplicates_of([*learned, *clips], [learned_store, store])
     known = [group for group in groups if not of_learning.isdisjoint(map(id, group))]

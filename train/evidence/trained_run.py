@@ -22,6 +22,7 @@ from ...runtime.system.host import quoted
 from ...runtime.text import counted
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
 from ..config import Config, fold_of_text
+from ..data.clip_cache import ClipStore
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..data.folds import fold_numbers, fold_of_data
@@ -93,9 +94,8 @@ class TrainedRun:
 
     def _clips_of(self, own: "TrainedRun", split: str) -> list[str]:
         """Which clips it learned from, known by their samples. `own` has the run's own data."""
-        judged, learned = self.clips(split), own.clips("Train")
-        clips = self.data.splits[split].clips
-        count = learned_count(clips, judged.store, own.data.splits["Train"].clips, learned.store)
+        clips, learned = self.data.splits[split].clips, own.data.splits["Train"].clips
+        count = learned_count(clips, learned, self._samples(split), own._samples("Train"))
         return [f"it learned from {count} of these {counted(len(clips), 'clip')}"] if count else []
 
     def _speakers_of(self, split: str) -> list[str]:
@@ -103,6 +103,10 @@ class TrainedRun:
         judged, learned = ({*_speakers(self.data.splits[name])} - {""} for name in (split, "Train"))
         known = len(judged & learned)
         return [f"it learned from {known} of these {counted(len(judged), 'speaker')}"] if known else []
+
+    def _samples(self, split: str) -> ClipStore:
+        """Those that the cache holds, not compared with their hashes."""
+        return split_clips(self.data, split, self.config.frontend, _CPU, checked=False).store
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         """The decoded clips of a split."""
