@@ -126,7 +126,7 @@ def data_import(
     """Make a folder to train on from a table, a challenge's data or an audformat database.
 
     OUT has data_info.csv and data.toml, which says where the audio is: no audio is copied. A table without a
-    split gets one, by whole speakers.
+    split gets one, by whole speakers; one of Train and Test alone gets a Val out of Train.
 
     Example: rrtn data import ratings.csv mine --audio recordings --scale 1:9
     """

@@ -422,7 +422,10 @@ def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, fewes
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
     if len(chosen) < fewest:
         came = f"{counted(len(chosen), 'row')} with {table.roles.split} {name}"
-        raise DataError(str(table.path), came, wanted=f"at least {fewest}")
+        fix = "make a new split: rrtn data import TABLE OUT --split 0.7,0.15,0.15"
+        if name == "Val" and not chosen:
+            fix = "rrtn data import TABLE OUT takes a Val out of Train, by speakers; rrtn crossval needs none"
+        raise DataError(str(table.path), came, wanted=f"at least {fewest}", fix=fix)
     return Split(
         clips=tuple(clips[i] for i in chosen), ratings=labels.ratings[chosen], rated=labels.rated[chosen]
     )

@@ -47,6 +47,7 @@ from .targets import choice_as_spelt, names_as_spelt, number
 
 _LOCK: Final = ".import.lock"  # in the new folder: held while its files are written
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
+_WITHOUT_TEST: Final = (0.7 / 0.85, 0.15 / 0.85, 0.0)  # the same, of the clips that are not in Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
 _AVB_AUDIO: Final = ("audio/wav", "wav", "audio")
 _COLUMN_FLAGS: Final = ("--file-column", "--split-column", "--speaker-column", "--rater-column")
@@ -307,22 +308,27 @@ def _contradict(column: str, known: Mapping[str, str], row: Mapping[str, str]) -
 
 
 def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, list[str]]:
-    """The table with a Split: its own, or one by whole speakers."""
+    """The table with a Split: its own, with a Val out of Train if it lacks one, or one by whole speakers."""
     rows = table.rows
     speakers = [speaker_of(row.get("Subject_ID", "")) for row in rows]
-    notes = alike_speakers(speakers)
+    notes, how = alike_speakers(speakers), "split by whole speakers"
+    splits, shares, dealt = [""] * len(rows), request.shares or SHARES, [*range(len(rows))]
     if "Split" in table.columns and request.shares is None:
-        return _text_table(table, [split_of(row["Split"]) for row in rows]), notes
-    shares = request.shares or SHARES
-    if nameless := sum(not speaker for speaker in speakers):
+        splits = [split_of(row["Split"]) for row in rows]
+        if "Train" not in splits or not {*splits} <= {"Train", "Test"}:
+            return _text_table(table, splits), notes
+        how = "no clip in Val: one was taken out of Train, by whole speakers"
+        shares, dealt = _WITHOUT_TEST, [i for i, split in enumerate(splits) if split == "Train"]
+    if nameless := sum(not speakers[i] for i in dealt):
         notes.append(
             f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own, and one "
             "person may be in Train and Val (--speaker-column NAME)"
         )
-    people = [speaker or f"\0{row['File_ID']}" for speaker, row in zip(speakers, rows, strict=True)]
-    splits = splits_of_speakers(people, shares, seed=request.seed)
+    people = [speakers[i] or f"\0{rows[i]['File_ID']}" for i in dealt]
+    for i, split in zip(dealt, splits_of_speakers(people, shares, seed=request.seed), strict=True):
+        splits[i] = split
     clips = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS)
-    notes.append(f"split by whole speakers, seed {request.seed}: {clips}")
+    notes.append(f"{how}, seed {request.seed}: {clips}")
     return _text_table(table, splits), notes
 
 

@@ -199,8 +199,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["Train", "Val"])
 def test_too_few_rows_of_a_split_are_refused(make_data: MakeData, csv_lines: list[str], split: str) -> None:
     rows = [line for line in csv_lines[1:] if f",{split}," in line]
-    with pytest.raises(DataError, match=rf"1 row with Split {split} \| expected at least 2"):
+    with pytest.raises(DataError, match=rf"1 row with Split {split} \| expected at least 2") as caught:
         read_data(make_data([line for line in csv_lines if line not in rows[1:]]))
+    assert caught.value.fix == "make a new split: rrtn data import TABLE OUT --split 0.7,0.15,0.15"
+
+
+def test_a_table_without_val_says_who_makes_one(make_data: MakeData, csv_lines: list[str]) -> None:
+    with pytest.raises(DataError, match=r"0 rows with Split Val \| expected at least 2") as caught:
+        read_data(make_data([line for line in csv_lines if ",Val," not in line]))
+    assert caught.value.fix == (
+        "rrtn data import TABLE OUT takes a Val out of Train, by speakers; rrtn crossval needs none"
+    )
 
 
 def test_a_test_split_is_not_needed(make_data: MakeData, csv_lines: list[str]) -> None:

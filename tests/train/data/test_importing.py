@@ -100,6 +100,27 @@ def test_a_split_that_is_there_stays(own: Path, tmp_path: Path) -> None:
     assert len(again.data.splits["Test"].clips) == 0
 
 
+def test_a_table_of_train_and_test_gets_a_val_out_of_train_by_speakers(own: Path, tmp_path: Path) -> None:
+    """Test stays as it is. The shares of --split deal all clips anew, as with any table."""
+    lines = own.read_text(encoding="utf-8-sig").splitlines()
+    splits = ["partition", *("test" if who in ("p1", "p4") else "train" for who in PEOPLE)]
+    own.write_text("\n".join(f"{line};{split}" for line, split in zip(lines, splits, strict=True)))
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    made = imported(own, tmp_path / "out", places=places, settings={"scale": ["1:10"]})
+    of_split = {name: {clip.speaker for clip in split.clips} for name, split in made.data.splits.items()}
+    assert of_split["Test"] == {"p1", "p4"}
+    assert of_split["Train"] | of_split["Val"] == {"p0", "p2", "p3", "p5"}
+    assert {name: len(people) for name, people in of_split.items()} == {"Train": 3, "Val": 1, "Test": 2}
+    assert made.notes == (
+        "no clip in Val: one was taken out of Train, by whole speakers, seed 0: Train 12, Val 4, Test 8",
+    )
+    other = imported(own, tmp_path / "other", places=places, settings={"scale": ["1:10"]}, seed=3)
+    people = [{clip.speaker for clip in made.data.splits["Val"].clips} for made in (made, other)]
+    assert people[0] != people[1]
+    anew = imported(own, tmp_path / "anew", places=places, settings={"scale": ["1:10"]}, shares=(0.5, 0.5, 0))
+    assert len(anew.data.splits["Test"].clips) == 0
+
+
 def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:
     places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
     with pytest.raises(DataError, match=r"Valence is out of range: .* --scale 1:10"):
