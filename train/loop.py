@@ -369,7 +369,8 @@ def _notes_on_sounds(
     if not world.is_first:
         return []
     clips = [*plan.data.splits["Train"].clips, *plan.data.splits["Val"].clips]
-    return notes_for_training(clips, [training.store, validation.store])
+    stores = [training.store, validation.store]
+    return notes_for_training(clips, stores, plan.config.frontend, plan.config.eval.crop)
 
 
 def _check_place(run: RunFolder, found: CheckpointInfo, per_epoch: int) -> None:

@@ -33,7 +33,15 @@ from .ratings import (
     strongest_pairs,
 )
 from .reading import data_of_settings
-from .sound_check import LEAK, clipped_warnings, duplicate_warnings, duplicates_of, marked, silent_warnings
+from .sound_check import (
+    LEAK,
+    clipped_warnings,
+    duplicate_warnings,
+    duplicates_of,
+    marked,
+    silent_start_warnings,
+    silent_warnings,
+)
 from .table1 import SplitSummary, split_summary
 
 _IN_HUMES_FORM: Final = 0.9  # from this share of clips with a target at 1.0, the other clips are odd
@@ -151,6 +159,7 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
             *data.warnings,
             *duplicate_warnings(duplicates),
             *silent_warnings(clips, list(stores.values())),
+            *silent_start_warnings(clips, list(stores.values()), spec),
             *clipped_warnings(clips, list(stores.values())),
             *absent_classes(data),
             *constant_targets(data),

@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Int16
+from ...runtime.audio.sound import FramePowers
 from ...runtime.progress import Progress
+from ...runtime.spec import FrontendSpec
 from ...runtime.text import counted
+from ..config import Crop
 from .clip_cache import ClipStore
 from .data_set import Clip
 from .table1 import is_clipped
@@ -22,10 +25,16 @@ LEAK: Final = " LEAK:"  # in the warnings that concern validation
 _LOOKED_AT: Final = 64  # samples in the middle; only clips that share them, and their length, are compared
 
 
-def notes_for_training(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
-    """What a person should know of the clips of all splits before trusting a training's figures."""
+def notes_for_training(
+    clips: Sequence[Clip], stores: Sequence[ClipStore], spec: FrontendSpec, crop: Crop
+) -> list[str]:
+    """What a person should know of the clips of all splits before trusting a training's figures.
+
+    `crop` is what of a recording evaluation hears.
+    """
     duplicates = [group for group in duplicates_of(clips, stores) if len(_splits_of(group)) > 1]
-    return [*duplicate_warnings(duplicates), *silent_warnings(clips, stores)]
+    silent_starts = silent_start_warnings(clips, stores, spec) if crop == "clip" else []
+    return [*duplicate_warnings(duplicates), *silent_warnings(clips, stores), *silent_starts]
 
 
 def duplicates_of(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tuple[Clip, ...]]:
@@ -90,6 +99,33 @@ def silent_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[
     """At most one line."""
     silent = _joined(store.silent for store in stores)
     return marked(clips, silent, "are silent: there is nothing to learn from them")
+
+
+def silent_start_warnings(
+    clips: Sequence[Clip], stores: Sequence[ClipStore], spec: FrontendSpec
+) -> list[str]:
+    """At most one line: on clips, silent ones aside, whose sound begins behind what evaluation hears."""
+    if spec.trim:  # the stores have what is left
+        return []
+    late = _joined(np.array([_begins_late(store, i, spec) for i in range(len(store))]) for store in stores)
+    first = next((clip for clip, is_late in zip(clips, late, strict=True) if is_late), None)
+    if first is None:
+        return []
+    counts = Counter(clip.split for clip in clips)
+    found = Counter(clip.split for clip, is_late in zip(clips, late, strict=True) if is_late)
+    named = ", ".join(f"{n} of {counted(counts[split], 'clip')} in {split}" for split, n in found.items())
+    return [
+        f"no sound in the first {spec.clip_seconds:.2f} s, which is all that evaluation hears, of {named} "
+        f"(first: {first.file_id}, line {first.line}): --trim (frontend.trim) removes silence at both ends"
+    ]
+
+
+def _begins_late(store: ClipStore, index: int, spec: FrontendSpec) -> bool:
+    if store.lengths[index] <= spec.clip_samples or store.silent[index]:
+        return False
+    powers = FramePowers(spec.sampling_rate)
+    powers.add(store.waveform(index).astype(np.float32))
+    return powers.sound().extent()[0] >= spec.clip_samples
 
 
 def clipped_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:

@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from rrtn.runtime.spec import FrontendSpec
-from rrtn.train.config import DataConfig
+from rrtn.train.config import Crop, DataConfig
+from rrtn.train.data.clip_cache import clip_store
 from rrtn.train.data.data_check import DataReport, check_data
+from rrtn.train.data.data_set import read_data
+from rrtn.train.data.sound_check import notes_for_training
 
 MakeData = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("cache")
@@ -144,6 +148,54 @@ def test_a_clipped_recording_is_named(checked: Checked) -> None:
         "1 of 14 clips is clipped: the tops of their waves are cut off (first: [00010], line 12)",
     )
     assert [split.clipped for split in report.splits] == [0, 1, 0]
+
+
+def silence_before(numbers: range, seconds: float, noise: float = 0.0) -> Callable[[Path], None]:
+    """Sound of 1 s behind silence, or behind a noise of this amplitude."""
+
+    def write(wav: Path) -> None:
+        rng = np.random.default_rng(0)
+        for number in numbers:
+            before = rng.uniform(-noise, noise, round(16_000 * seconds))
+            samples = np.r_[before, rng.uniform(-0.5, 0.5, 16_000)]
+            soundfile.write(wav / f"{number:05d}.wav", samples, 16_000, subtype="FLOAT")
+
+    return write
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_silence_that_is_all_that_evaluation_hears_is_told(checked: Checked, noise: float) -> None:
+    """Silence and dither, as --trim removes them; a noise that --trim leaves is sound."""
+    assert checked(silence_before(range(7, 10), 2.6, noise)).warnings == (
+        "no sound in the first 2.49 s, which is all that evaluation hears, of 1 of 8 clips in Train, 2 of 4 "
+        "clips in Val (first: [00007], line 9): --trim (frontend.trim) removes silence at both ends",
+    )
+    assert checked(silence_before(range(7, 10), 2.6, noise=0.01)).warnings == ()
+    assert checked(silence_before(range(7, 10), 2.4)).warnings == ()
+
+
+def test_a_clip_that_is_silent_altogether_is_told_once(checked: Checked) -> None:
+    (warning,) = checked(written(9, np.zeros(64_000))).warnings
+    assert "silent" in warning
+
+
+def test_training_tells_of_silence_that_is_all_that_a_model_hears(
+    make_data: MakeData, spec: FrontendSpec
+) -> None:
+    """By the length of its own clip; not where silence is trimmed."""
+    folder = make_data()
+    silence_before(range(8, 12), 2.6)(folder / "wav")
+    data = read_data(folder)
+    clips = [clip for split in data.splits.values() for clip in split.clips]
+    paths = [clip.path for clip in clips]
+
+    def notes(spec: FrontendSpec, crop: Crop = "clip") -> list[str]:
+        return notes_for_training(clips, [clip_store(paths, spec)], spec, crop)
+
+    assert ["4 of 4 clips in Val" in note for note in notes(spec)] == [True]
+    assert notes(replace(spec, frames=300)) == []
+    assert notes(replace(spec, trim=True)) == []
+    assert notes(spec, "full") == []
 
 
 def test_files_that_cannot_be_decoded_are_an_error_and_the_rest_is_reported(checked: Checked) -> None:
