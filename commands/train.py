@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
+from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from ..train.config import COMPILE_MODES, METHODS
 from ..train.method.choices import ENCODER_NAMES
@@ -40,8 +41,24 @@ from .printing import Column, Table, print_json, print_table, say
 from .program import trains_in
 
 if TYPE_CHECKING:
+    from ..train.config import DataConfig
     from ..train.plan import TrainingPlan
     from ..train.request import RequestedTraining
+
+
+# Settings of [data] that rrtn data check takes, and its options.
+_FLAGS_OF_DATA = {
+    "csv": "--csv",
+    "audio": "--audio",
+    "file_column": "--file-column",
+    "split_column": "--split-column",
+    "speaker_column": "--speaker-column",
+    "targets": "--targets",
+    "scale": "--scale",
+    "class_targets": "--class-target",
+    "task": "--task",
+    "channel": "--channel",
+}
 
 
 class Command(TyperCommand):
@@ -129,7 +146,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on with --out, or with the newest run.")] = False,
     strict_resume: Annotated[bool, typer.Option(help="Stop where the newest checkpoint is broken.")] = False,
     dry_run: Annotated[
-        bool, typer.Option(help="Read and check everything, print what would happen, train nothing.")
+        bool, typer.Option(help="Check settings and data, print what would happen; decode and train nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -171,6 +188,22 @@ def _plan(requested: "RequestedTraining", as_json: bool) -> None:
 
     if plan := plan_training(requested, say=say):  # else this is not the first process
         print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
+        if not as_json and requested.config.data.dir:
+            say(f"no audio was decoded: {_check_command(requested.config.data)} does")
+
+
+def _check_command(data: "DataConfig") -> str:
+    """`rrtn data check` of the same data, without what their data.toml says."""
+    from ..train.data.places import settings_of_folder
+
+    own = settings_of_folder(Path(data.dir))
+    arguments = [] if data.csv and Path(data.csv).parent == Path(data.dir) else [data.dir]
+    for name, flag in _FLAGS_OF_DATA.items():
+        value = getattr(data, name)
+        value = [*value] if isinstance(value, tuple) else value
+        if value and value != own.get(name):
+            arguments += [flag, ",".join(value) if isinstance(value, list) else str(value)]
+    return " ".join(["rrtn data check", *map(quoted, arguments)])
 
 
 def _train(requested: "RequestedTraining", as_json: bool) -> None:
