@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import tomli_w
 
 from ...runtime.errors import ConfigError, DataError, StoppedError
@@ -102,7 +103,7 @@ def import_data(request: ImportRequest) -> Imported:
         if request.rater_column:
             check_ratings(source, data, labels)
         write_bytes(out / TABLE, csv_bytes([text.columns, *(record.cells for record in text.records)]))
-    return Imported(out=out, data=data, notes=(*table.notes, *notes))
+    return Imported(out=out, data=data, notes=(*table.notes, *notes, *_without_label(data)))
 
 
 @contextlib.contextmanager
@@ -330,6 +331,15 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, 
     clips = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS)
     notes.append(f"{how}, seed {request.seed}: {clips}")
     return _text_table(table, splits), notes
+
+
+def _without_label(data: DataSet) -> list[str]:
+    """A note on clips that nobody rated, as --split deals those of a hidden Test, too; none without one."""
+    counts = {name: int(np.isnan(data.splits[name].ratings).all(axis=1).sum()) for name in ("Train", "Val")}
+    named = [
+        f"{n} of {counted(len(data.splits[name].clips), 'clip')} in {name}" for name, n in counts.items() if n
+    ]
+    return [f"without any label: {', '.join(named)}"] if named else []
 
 
 def _text_table(table: SourceTable, splits: Sequence[str]) -> TextTable:

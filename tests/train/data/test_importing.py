@@ -121,6 +121,18 @@ def test_a_table_of_train_and_test_gets_a_val_out_of_train_by_speakers(own: Path
     assert len(anew.data.splits["Test"].clips) == 0
 
 
+def test_clips_without_a_label_are_told_where_a_split_deals_them_to_train(own: Path, tmp_path: Path) -> None:
+    """As those of a hidden Test are."""
+    lines = own.read_text(encoding="utf-8-sig").splitlines()
+    own.write_text("\n".join(lines[:17] + [f"{line.rpartition(';')[0]};" for line in lines[17:]]))
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    made = imported(own, tmp_path / "out", places=places, settings={"scale": ["1:10"]}, shares=(0.5, 0.5, 0))
+    labels = [np.isnan(split.ratings).all(axis=1).sum() for split in made.data.splits.values()]
+    assert sum(labels[:2]) == 8
+    told = f"without any label: {labels[0]} of 12 clips in Train, {labels[1]} of 12 clips in Val"
+    assert told in made.notes
+
+
 def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:
     places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
     with pytest.raises(DataError, match=r"Valence is out of range: .* --scale 1:10"):
