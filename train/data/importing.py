@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from .audformat_tables import is_audformat, table_of_audformat
 from .audio_folder import AudioFolder
 from .column_names import SPLITS, is_metadata, speaker_of, split_of
 from .data_set import DataSet
-from .places import SETTINGS, TABLE, DataPlaces
+from .places import SETTINGS, TABLE, DataPlaces, with_settings_of_data
 from .raters import check_ratings, clips_of_ratings, with_raters
 from .ratings import alike_speakers
 from .reading import check_labels, data_of_settings, label_settings
@@ -87,6 +87,7 @@ def import_data(request: ImportRequest) -> Imported:
     """
     out = request.out
     _check_new(out)
+    request = _with_own_settings(request)
     source = table = _table_of_source(request)
     settings = _settings(source, request)
     config = config_from_dict({"data": {"dir": str(resolved(out)), **settings}}, source=SETTINGS).data
@@ -148,6 +149,27 @@ def _check_new(out: Path, toml: bytes | None = None) -> None:
         raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
 
 
+def _with_own_settings(request: ImportRequest) -> ImportRequest:
+    """With what a data.toml beside one's own table says, where no flag says otherwise. Raises ConfigError."""
+    source = request.source
+    folder = source if source.is_dir() else source.parent
+    if source.is_dir() and (is_audformat(source) or _is_avb(source)):
+        return request
+    asked = {name: value for name, value in request.settings.items() if value is not None}
+    own = with_settings_of_data({"data": {"dir": str(folder), **asked}})["data"]
+    of_place = {item.name: own.pop(item.name, None) for item in fields(DataPlaces)}
+    given = {name: getattr(request.places, name) or value for name, value in of_place.items()}
+    places = DataPlaces(
+        **{name: Path(value) if name in ("csv", "audio") else value for name, value in given.items() if value}
+    )
+    settings = {name: value for name, value in own.items() if name != "dir"}
+    return replace(request, settings=settings, places=places)
+
+
+def _is_avb(source: Path) -> bool:
+    return any((source / "labels" / name).is_file() for name in _AVB_TABLES)
+
+
 def _settings(table: SourceTable, request: ImportRequest) -> dict[str, Any]:
     """What data.toml keeps: the source's own scales are those of the targets that are asked for."""
     asked = {name: value for name, value in request.settings.items() if value}
@@ -171,7 +193,7 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
         without = ("--audio", *(flag for flag in _COLUMN_FLAGS if flag != SPEAKER.option))
         _check_effects(request, "a database in audformat", without)
         return table_of_audformat(source, request.tables, speaker_column=places.speaker_column)
-    if any((source / "labels" / name).is_file() for name in _AVB_TABLES):
+    if _is_avb(source):
         _check_effects(request, "the tables of A-VB", ("--table", *_COLUMN_FLAGS))
         return _avb_table(source, request)
     _check_effects(request, "a table", ("--table",))

@@ -133,6 +133,30 @@ def test_clips_without_a_label_are_told_where_a_split_deals_them_to_train(own: P
     assert told in made.notes
 
 
+def test_a_folder_that_was_imported_is_imported_again_by_its_own_settings(own: Path, tmp_path: Path) -> None:
+    """And so is a table with a data.toml beside it. Flags win over these settings."""
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    first = imported(own, tmp_path / "out", places=places, settings={"scale": ["1:10"], "channel": 1})
+    for source, name in ((tmp_path / "out", "a"), (tmp_path / "out/data_info.csv", "b")):
+        again = imported(source, tmp_path / name, shares=(0.5, 0.5, 0.0))
+        assert sum(len(split.clips) for split in again.data.splits.values()) == 24
+        settings = (tmp_path / "out/data.toml").read_text()
+        assert (tmp_path / name / "data.toml").read_text() == settings
+        assert len(again.data.splits["Test"].clips) == 0 < len(first.data.splits["Test"].clips)
+    sounds(tmp_path / "moved", [f"{i:02d}.flac" for i in range(24)])
+    moved = imported(
+        tmp_path / "out",
+        tmp_path / "c",
+        places=DataPlaces(audio=tmp_path / "moved"),
+        settings={"scale": ["0:20"], "targets": None},
+    )
+    assert moved.data.splits["Train"].clips[0].path.suffix == ".flac"
+    assert (str(moved.data.columns.scales[0]), moved.data.channel) == ("0:20", 1)
+    (tmp_path / "data.toml").write_text('file_column = "Datei"\naudio = "takes"\nscale = ["1:10"]\n')
+    assert imported(own, tmp_path / "d").data.targets == ("Valence",)
+    assert "Datei" not in (tmp_path / "d/data.toml").read_text()
+
+
 def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:
     places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
     with pytest.raises(DataError, match=r"Valence is out of range: .* --scale 1:10"):
