@@ -157,10 +157,11 @@ def data_import(
 def _print_imported(imported: "Imported", as_json: bool) -> None:
     data, out = imported.data, imported.out
     clips = {name: len(split.clips) for name, split in data.splits.items()}
-    for note in (*imported.notes, *data.warnings):
+    notes = [*imported.notes, *data.warnings]
+    for note in notes:
         say(f"note: {note}")
     if as_json:
-        print_json({"dir": str(out), "clips": clips, "targets": list(data.columns.names)})
+        print_json({"dir": str(out), "clips": clips, "targets": list(data.columns.names), "notes": notes})
         return
     counts = ", ".join(f"{name} {count:,}" for name, count in clips.items())
     say(f"{counts}; targets: {', '.join(data.columns.names)}")
