@@ -95,7 +95,7 @@ def data_import(
     rater_column: Annotated[
         Optional[str],
         typer.Option(
-            help="Each row is this person's rating of a clip; labels are the means over raters.",
+            help="Each row is this person's rating of a clip: the mean, or the class of most, is its label.",
             metavar="NAME",
             show_default=False,
         ),

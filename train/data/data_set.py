@@ -363,7 +363,10 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
             respelt.append(row)
             continue
         (same if known.cells == row.cells else conflicting).append(row.line)
-    fix = "remove one of them; where each is one person's rating: rrtn data import --rater-column NAME"
+    fix = (
+        "remove all but one, or merge them; where each is one person's rating: rrtn data import "
+        "--rater-column NAME, which needs a column of these people"
+    )
     if respelt:
         came = f"{_short(respelt[0].file_id)} is the file of {_short(first[respelt[0].path].file_id)} above"
         wanted = "one row, and one way to write it, for each clip"

@@ -28,7 +28,7 @@ from .audformat_tables import is_audformat, table_of_audformat
 from .audio_folder import AudioFolder
 from .column_names import SPLITS, is_metadata, speaker_of, split_of
 from .data_set import DataSet
-from .places import SETTINGS, TABLE, DataPlaces, with_settings_of_data
+from .places import SETTINGS, TABLE, DataPlaces, places_of_folder, with_settings_of_data
 from .raters import check_ratings, clips_of_ratings, with_raters
 from .ratings import alike_speakers
 from .reading import check_labels, data_of_settings, label_settings
@@ -156,14 +156,14 @@ def _with_own_settings(request: ImportRequest) -> ImportRequest:
     if source.is_dir() and (is_audformat(source) or _is_avb(source)):
         return request
     asked = {name: value for name, value in request.settings.items() if value is not None}
-    own = with_settings_of_data({"data": {"dir": str(folder), **asked}})["data"]
-    of_place = {item.name: own.pop(item.name, None) for item in fields(DataPlaces)}
-    given = {name: getattr(request.places, name) or value for name, value in of_place.items()}
-    places = DataPlaces(
-        **{name: Path(value) if name in ("csv", "audio") else value for name, value in given.items() if value}
+    settings = with_settings_of_data({"data": {"dir": str(folder), **asked}})["data"]
+    names = [item.name for item in fields(DataPlaces)]
+    flags = {name: value for name in names if (value := getattr(request.places, name))}
+    return replace(
+        request,
+        settings={name: value for name, value in settings.items() if name not in ("dir", *names)},
+        places=replace(places_of_folder(folder), **flags),
     )
-    settings = {name: value for name, value in own.items() if name != "dir"}
-    return replace(request, settings=settings, places=places)
 
 
 def _is_avb(source: Path) -> bool:

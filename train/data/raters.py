@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from ...runtime.arrays import Float64
+from ...runtime.errors import DataError
 from ...runtime.text import counted
 from .column_names import is_metadata
 from .data_set import DataSet
@@ -49,7 +50,8 @@ def clips_of_ratings(ratings: SourceTable, *, targets: Collection[str], labels: 
     each clip agree in it, and is left out otherwise, which is noted. Where no `targets` are named, they are
     the columns with numbers that have no name of metadata, as in a table with a row for each clip.
 
-    Raises DataError for a clip with several splits or speakers, and for a rating that is no number.
+    Raises DataError for a clip with several splits or speakers, for a rating that is no number, and for
+    classes of which ties leave one.
     """
     ratings = _without_repeats(ratings)
     clips: dict[str, list[int]] = {}
@@ -58,7 +60,7 @@ def clips_of_ratings(ratings: SourceTable, *, targets: Collection[str], labels: 
     places = [*clips.values()]
     _check_of_a_clip(ratings, places)
     columns: dict[str, Sequence[str]] = {"File_ID": [*clips]}
-    notes = [_how_many(ratings, places)]
+    notes, has_means = [], False
     any_column = not targets and not labels.only_named
     for name in ratings.columns:
         if name in ("File_ID", RATER):
@@ -67,14 +69,16 @@ def clips_of_ratings(ratings: SourceTable, *, targets: Collection[str], labels: 
         if name in labels.class_targets:
             values, note = _classes(name, cells)
         elif name in targets or (any_column and _has_numbers(cells) and not is_metadata(name)):
-            values, note = _means(ratings, name, places), ""
+            values, note, has_means = _means(ratings, name, places), "", True
         else:
             values, note = _alike(name, cells)
         columns |= {name: values} if values else {}
         notes += [note] if note else []
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     lines = [ratings.lines[of_clip[0]] for of_clip in places]
-    return replace(ratings, columns=tuple(columns), rows=rows, lines=lines, notes=(*ratings.notes, *notes))
+    has_classes = any(name in columns for name in labels.class_targets)
+    said = (*ratings.notes, _how_many(ratings, places, has_means, has_classes), *notes)
+    return replace(ratings, columns=tuple(columns), rows=rows, lines=lines, notes=said)
 
 
 def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> None:
@@ -116,14 +120,19 @@ def _without_repeats(ratings: SourceTable) -> SourceTable:
     )
 
 
-def _how_many(ratings: SourceTable, places: Iterable[Sequence[int]]) -> str:
+def _how_many(
+    ratings: SourceTable, places: Iterable[Sequence[int]], has_means: bool, has_classes: bool
+) -> str:
     sizes = [len(of_clip) for of_clip in places]
     names = {row[RATER] for row in ratings.rows}
     named = {name for name in names if not is_none(name)}
     raters = counted(len(named), "rater") + (" and some without a name" if named < names else "")
     each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])
     rows = f"{counted(len(ratings.rows), 'rating')} of {counted(len(sizes), 'clip')}"
-    return f"{rows} by {raters}, {each} a clip: the labels are means over raters"
+    means = "ratings are means over raters" if has_classes else "the labels are means over raters"
+    classes = "each class is the one that most raters named"
+    said = ", and ".join([means] * has_means + [classes] * has_classes)
+    return f"{rows} by {raters}, {each} a clip: {said}"
 
 
 def _check_of_a_clip(ratings: SourceTable, places: Iterable[Sequence[int]]) -> None:
@@ -142,10 +151,14 @@ def _check_of_a_clip(ratings: SourceTable, places: Iterable[Sequence[int]]) -> N
 
 
 def _classes(name: str, cells: Sequence[Sequence[str]]) -> tuple[list[str], str]:
-    """The class that most raters named, where there is one."""
-    ties = sum(map(_is_tie, cells))
-    note = f"{name}: blank for {counted(ties, 'clip')} with two classes named equally often"
-    return [*map(_class, cells)], note if ties else ""
+    """The class that most raters named, where there is one. Raises DataError if ties leave no two."""
+    values, ties = [*map(_class, cells)], sum(map(_is_tie, cells))
+    blank = f"blank for {counted(ties, 'clip')} with two classes named equally often"
+    if ties and (left := len({*values} - {""})) < 2:
+        fix = "break these ties in the table, or leave this column out"
+        came = f"{counted(left, 'class')} left: {blank}"
+        raise DataError(f"--class-target {name}", came, wanted="2 or more", fix=fix)
+    return values, f"{name}: {blank}" if ties else ""
 
 
 def _means(ratings: SourceTable, name: str, places: Iterable[Sequence[int]]) -> list[str]:

@@ -66,7 +66,7 @@ def test_a_clip_is_one_however_each_rater_writes_its_file(tmp_path: Path) -> Non
     spellings = ("{}", "{}.wav", "C:\\study\\{}.WAV", "[{}]", "audio/{}.flac")
     rows = [(spellings[i // CLIPS].format(row[0]), *row[1:]) for i, row in enumerate(ROWS)]
     made = imported(tmp_path, rows)
-    assert "60 ratings of 12 clips by 5 raters, 5 a clip: the labels are means over raters" in made.notes
+    assert made.notes[0].startswith("60 ratings of 12 clips by 5 raters, 5 a clip: ratings are means")
     (tmp_path / "plain").mkdir()
     for name, split in imported(tmp_path / "plain", ROWS).data.splits.items():
         np.testing.assert_array_equal(split.rated, made.data.splits[name].rated)
@@ -83,7 +83,7 @@ def test_what_became_of_the_other_columns_is_said(tmp_path: Path) -> None:
     made = imported(tmp_path, ROWS)
     header = (tmp_path / "out/data_info.csv").read_text().splitlines()[0]
     assert header == "File_ID,Split,Subject_ID,Awe,Type"  # `participant` is the rater, and no speaker
-    assert "60 ratings of 12 clips by 5 raters, 5 a clip: the labels are means over raters" in made.notes
+    assert made.notes[0].startswith("60 ratings of 12 clips by 5 raters, 5 a clip: ratings are means")
     assert "participant_age is left out: it differs between the ratings of a clip" in made.notes
 
 
@@ -117,6 +117,36 @@ def test_where_targets_are_named_a_comment_with_a_number_is_left_out_as_any_othe
 def test_a_tie_of_classes_is_blank_and_counted(tmp_path: Path) -> None:
     made = imported(tmp_path, [row for row in ROWS if row[2] == "r0" or (row[2] == "r4" and row[0] < "03")])
     assert "Type: blank for 3 clips with two classes named equally often" in made.notes
+
+
+def test_ties_that_leave_one_class_are_named(tmp_path: Path) -> None:
+    """Two raters who agree on gasp alone."""
+    rows = [(*row[:5], "gasp" if row[2] == "r0" or row[0] < "04" else "cry") for row in ROWS[: 2 * CLIPS]]
+    with pytest.raises(DataError) as caught:
+        imported(tmp_path, rows)
+    assert str(caught.value) == (
+        "--class-target Type | 1 class left: blank for 8 clips with two classes named equally often | "
+        "expected 2 or more | break these ties in the table, or leave this column out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rated", "settings", "said"),
+    [
+        ("Awe", {"scale": ["1:7"], "targets": ["Awe"]}, "the labels are means over raters"),
+        ("age", {"class_targets": ["Type"]}, "each class is the one that most raters named"),
+        (
+            "Awe",
+            {"scale": ["1:7"], "class_targets": ["Type"]},
+            "ratings are means over raters, and each class is the one that most raters named",
+        ),
+    ],
+)
+def test_what_labels_are_is_said_of_each_kind(
+    tmp_path: Path, rated: str, settings: dict[str, object], said: str
+) -> None:
+    made = imported(tmp_path, ROWS, header=(*HEADER[:4], rated, "Type"), settings=settings)
+    assert made.notes[0] == f"60 ratings of 12 clips by 5 raters, 5 a clip: {said}"
 
 
 REFUSED = {
@@ -203,7 +233,7 @@ def test_a_row_that_stands_twice_counts_once_and_two_ratings_of_one_rater_are_sa
 
 def test_the_rows_of_several_raters_lead_to_the_option(tmp_path: Path) -> None:
     imported(tmp_path, ROWS)
-    with pytest.raises(DataError, match="--rater-column"):
+    with pytest.raises(DataError) as caught:
         import_data(
             ImportRequest(
                 source=tmp_path / "ratings.csv",
@@ -212,6 +242,10 @@ def test_the_rows_of_several_raters_lead_to_the_option(tmp_path: Path) -> None:
                 places=DataPlaces(audio=tmp_path / "audio", speaker_column="speaker"),
             )
         )
+    assert caught.value.fix == (
+        "remove all but one, or merge them; where each is one person's rating: rrtn data import "
+        "--rater-column NAME, which needs a column of these people"
+    )
 
 
 def test_a_column_of_raters_that_is_not_there(tmp_path: Path) -> None:
