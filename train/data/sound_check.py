@@ -22,6 +22,7 @@ from .data_set import Clip
 from .table1 import is_clipped
 
 LEAK: Final = " LEAK:"  # in the warnings that concern validation
+_LOUD: Final = 0.05  # of the peak: a frame of 10 ms that has such a sample is within 60 dB of any other
 _LOOKED_AT: Final = 64  # samples in the middle; only clips that share them, and their length, are compared
 
 
@@ -122,6 +123,9 @@ def silent_start_warnings(
 
 def _begins_late(store: ClipStore, index: int, spec: FrontendSpec) -> bool:
     if store.lengths[index] <= spec.clip_samples or store.silent[index]:
+        return False
+    start = store.waveform(index)[: spec.clip_samples]
+    if start.max() > _LOUD * spec.peak * 2**15:
         return False
     powers = FramePowers(spec.sampling_rate)
     powers.add(store.waveform(index).astype(np.float32))
