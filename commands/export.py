@@ -167,7 +167,7 @@ def parity(
 
 def _parity_error(bundle: "Bundle", results: "list[ParityResult]") -> ModelError | None:
     if failed := [f"{result.variant.name}: {result.problem}" for result in results if result.failed]:
-        return ModelError("parity", "; ".join(failed), fix="rrtn export")
+        return ModelError("parity", "; ".join(failed), fix=bundle.export_again())
     if not any(result.parity for result in results):
         reasons = "; ".join(f"{result.variant.name}: {result.problem}" for result in results)
         return ModelError(str(bundle.path), f"nothing was compared: {reasons}", fix="rrtn doctor")

@@ -132,6 +132,9 @@ class BackendKind:
     extra: str = ""
     """The extra of rrtn that brings its runtime; "" for what every installation has."""
 
+    export_flags: str | None = None
+    """With which flags `rrtn export` makes its file; None if the lack of a file is not why it cannot run."""
+
     fix: str = ""
     """What else to do if the backend cannot run."""
 
@@ -157,9 +160,10 @@ class BackendKind:
         """True if the backend loads this kind of file."""
         return variant.kind == self.file_kind
 
-    def what_to_do(self) -> str:
-        """What to do if the backend cannot run: install its extra, then `fix`."""
-        return "; ".join(filter(None, [self.extra and install_command(self.extra), self.fix]))
+    def what_to_do(self, bundle: "Bundle") -> str:
+        """What to do if the backend cannot run: install its extra, export again, then `fix`."""
+        export = "" if self.export_flags is None else bundle.export_again(self.export_flags)
+        return "; ".join(filter(None, [self.extra and install_command(self.extra), export, self.fix]))
 
     def lanes(self, cores: int) -> int:
         """The number of batches that run at the same time on `cores` cores."""

@@ -88,7 +88,9 @@ def choose_backend(
         told = _reasons_for(candidate.kind, reasons, bundle, variant)
         remarks.append("" if is_named(bundle, variant) else candidate.kind.remark(candidate.variant))
         return Choice(backend, told | _failed_to_load(failures), "; ".join(filter(None, remarks)))
-    raise _nothing_runs(name, variant, reasons | {what: error.came for what, error in failures.items()})
+    raise _nothing_runs(
+        bundle, name, variant, reasons | {what: error.came for what, error in failures.items()}
+    )
 
 
 def is_named(bundle: Bundle, variant: str | None) -> bool:
@@ -135,14 +137,16 @@ def _failed_to_load(failures: dict[str, ModelError]) -> dict[str, str]:
     }
 
 
-def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> UnavailableError:
+def _nothing_runs(
+    bundle: Bundle, name: str, variant: str | None, reasons: dict[str, str]
+) -> UnavailableError:
     subject = f"--backend {name} --variant {variant}" if variant is not None else f"--backend {name}"
     if name == AUTO:
         why = "; ".join(f"{what}: {reason}" for what, reason in reasons.items())
-        wanted, fix = "a backend that runs here", "run: rrtn export"
+        wanted, fix = "a backend that runs here", bundle.export_again()
     else:
         why = "; ".join(dict.fromkeys(reasons.values()))
-        wanted, fix = backend_kind(name).wanted, backend_kind(name).what_to_do()
+        wanted, fix = backend_kind(name).wanted, backend_kind(name).what_to_do(bundle)
     return UnavailableError(subject, why, wanted=wanted, fix=f"{fix}, or see: rrtn doctor")
 
 

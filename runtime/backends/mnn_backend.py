@@ -123,7 +123,7 @@ def _session(engine: Any, model: "_FileInMemory", threads: int, name: str) -> _S
         session = interpreter.createSession({"numThread": threads})
     except Exception as error:  # MNN raises no other class
         raise ModelError(
-            name, str(error), wanted="a model that MNN loads", fix="run: rrtn export --mnn"
+            name, str(error), wanted="a model that MNN loads", fix="export its run again with --mnn"
         ) from error
     made = _Session(interpreter, session)
     made.resize((1, *interpreter.getSessionInput(session).getShape()[1:]))

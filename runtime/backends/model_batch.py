@@ -140,14 +140,14 @@ def check_fit(
             str(bundle.path / variant.file),
             came,
             wanted=_fit_in_words(wanted, k),
-            fix="run rrtn export again",
+            fix=bundle.export_again(),
         )
     if "embedding" in known and not (len(known["embedding"]) == 1 and _is_size(known["embedding"][0])):
         raise ModelError(
             str(bundle.path / variant.file),
             f"embedding {list(outputs['embedding'])}",
             wanted="an embedding of a known size",
-            fix="run rrtn export again",
+            fix=bundle.export_again(),
         )
 
 

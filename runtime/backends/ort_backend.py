@@ -192,7 +192,7 @@ def ort_backend_from_bundle(
             str(bundle.path / variant.file),
             f"kind {variant.kind}",
             wanted="ONNX, the only format of ONNX Runtime",
-            fix="run: rrtn export",
+            fix=bundle.export_again(),
         )
     model = bundle.read(variant)
     if device == "cuda":

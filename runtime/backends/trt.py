@@ -31,7 +31,8 @@ def _unproven(variant: "Variant") -> str:
     if variant.passed_gate:
         return ""
     return (
-        "not compared with PyTorch: run rrtn tune, or rrtn export --trt here; --backend trt takes it as it is"
+        "not compared with PyTorch: run rrtn tune, or export its run here with --trt; "
+        "--backend trt takes it as it is"
     )
 
 
@@ -90,7 +91,7 @@ TRT = BackendKind(
     batch_size=256,
     bench_batches=(1, 32, 256),
     wanted="an engine for this machine",
-    fix="run: rrtn export --trt",
+    export_flags="--trt",
     load=_load,
     diagnose=_diagnose,
     obstacle=_obstacle,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Errors of TensorRT that are kept: the first says what happened, the others who noticed.
 _LAST_WORDS: Final = 3
 _LONGEST_WORDS: Final = 300  # characters of each
-_BUILD: Final = "run: rrtn export --trt"
+_BUILD: Final = "export its run again with --trt"
 _NO_REASON: Final = "TensorRT refused it without a reason"
 
 
@@ -123,9 +123,10 @@ def trt_backend_from_bundle(
     """
     if variant.kind != "engine":
         path = str(bundle.path / variant.file)
-        raise ModelError(path, f"kind {variant.kind}", wanted="an engine", fix=_BUILD)
+        raise ModelError(path, f"kind {variant.kind}", wanted="an engine", fix=bundle.export_again("--trt"))
     if reason := mismatch(variant.stamp, machine or this_machine()):
-        raise UnavailableError(variant.file, reason, wanted="an engine for this machine", fix=_BUILD)
+        fix = bundle.export_again("--trt")
+        raise UnavailableError(variant.file, reason, wanted="an engine for this machine", fix=fix)
     assert variant.stamp is not None
     flavour = flavour_of(variant.stamp["flavour"])
     engine = _engine_from_plan(flavour, bundle.read(variant), variant.file)

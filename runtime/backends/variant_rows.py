@@ -38,7 +38,7 @@ def state_of_variant(variant: Variant, refused: str) -> str:
     if variant.kind != "engine":
         return "runs" if variant.kind == "onnx" else obstacle(variant, MNN_KIND.name) or "runs"
     if reason := mismatch(variant.stamp, this_machine()):
-        return f"{reason}; build it where it shall run: rrtn export --trt"
+        return f"{reason}; build it where it shall run: rrtn export RUN --trt"
     if reason := cuda_missing():
         return f"{reason}, and engines use the CUDA memory of ONNX Runtime"
     return "fits this machine; tried at scoring"

@@ -15,6 +15,7 @@ from ..documents import Count, Name, Sha256, converted, parsed
 from ..errors import ModelError
 from ..spec import FrontendSpec, InputKind
 from ..system.files import read_regular
+from ..system.host import quoted
 from ..text import counted, printable, short
 from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
 
@@ -26,10 +27,11 @@ MNN_SCHEMA: Final = 4  # a file is in MNN's format
 _SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA, MNN_SCHEMA)
 MANIFEST: Final = "bundle.json"
 _OF_RUN: Final = "export"  # the bundle's folder in a run
+_CHECKPOINTS: Final = "checkpoints"  # what a run must have to be exported
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 _EXPORTED: Final = "what rrtn export writes"
-_EXPORT_AGAIN: Final = "run rrtn export again"
+_EXPORT_AGAIN: Final = "export its run again"
 
 
 # Part of file names, of Triton's too.
@@ -176,6 +178,19 @@ class Bundle:
         """The variant of this name; None where the bundle has no such variant."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
+    @property
+    def run(self) -> Path | None:
+        """Which run it was exported from, where that is here: that around it, or the one that it names."""
+        recorded = self.provenance.get("run")
+        return _run_among(self.path.parent, *([Path(recorded)] if recorded else []))
+
+    def export_again(self, flags: str = "") -> str:
+        """What to do about a file that it lacks, or that is broken."""
+        flags = f" {flags}" if flags else ""
+        if self.run is None:
+            return _EXPORT_AGAIN + (flags and f" with{flags}")
+        return f"rrtn export {quoted(self.run)}{flags}"
+
     def read(self, variant: Variant) -> bytes:
         """The content of the variant's file, once it is checked.
 
@@ -192,7 +207,7 @@ class Bundle:
                 f"sha256 {digest[:12]}, {counted(len(content), 'byte')}",
                 wanted=f"what {MANIFEST} lists: "
                 f"sha256 {variant.sha256[:12]}, {counted(variant.size, 'byte')}",
-                fix=f"the file was changed or cut off: {_EXPORT_AGAIN}",
+                fix=f"the file was changed or cut off: {self.export_again()}",
             )
         if variant.kind == "onnx":
             check_onnx(content, str(path))
@@ -473,10 +488,17 @@ def _no_bundle(path: Path, reason: str = "") -> ModelError:
     folder.
     """
     folder = path.parent if path.name == MANIFEST else path
-    wanted, fix = "a bundle's folder, or an .onnx file that rrtn export wrote", "run rrtn export"
+    run = _run_among(folder, folder.parent)
+    wanted = "a bundle's folder, or an .onnx file that rrtn export wrote"
+    fix = f"rrtn export {quoted(run)}" if run else "run rrtn export"
     if reason or not folder.is_dir():
         return ModelError(str(path), reason or "not there", wanted=wanted, fix=fix)
     return ModelError(str(folder), f"no {MANIFEST} in it", wanted=wanted, fix=f"{fix}, or name its folder")
+
+
+def _run_among(*folders: Path) -> Path | None:
+    """The first of these that is a run with checkpoints."""
+    return next((folder for folder in folders if os.path.isdir(folder / _CHECKPOINTS)), None)
 
 
 def _not_exported(path: Path, came: str) -> ModelError:

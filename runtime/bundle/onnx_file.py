@@ -115,7 +115,7 @@ def check_seal(model: bytes, name: str) -> str:
             name,
             f"sha256 {digest[:12]}",
             wanted="the sha256 in the file's seal",
-            fix="the file was changed or cut off: run rrtn export again",
+            fix="the file was changed or cut off: export its run again",
         )
     content.update(model[-size:])
     return content.hexdigest()
@@ -132,7 +132,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 def _broken(name: str, error: Exception) -> ModelError:
     wanted = "a whole ONNX file, or a bundle's folder"
-    return ModelError(name, f"not ONNX, or cut off: {error}", wanted=wanted, fix="run rrtn export again")
+    return ModelError(name, f"not ONNX, or cut off: {error}", wanted=wanted, fix="export its run again")
 
 
 def _is_foreign(fields: list[Field]) -> bool:

@@ -158,7 +158,7 @@ class Scorer:
                     "--embeddings",
                     f"{choice.backend.variant.file} gives scores only",
                     wanted="a model that gives embeddings",
-                    fix="rrtn export --embeddings",
+                    fix=self.bundle.export_again("--embeddings"),
                 )
             on_error.pop_all()
         self.passed_over, self.remark = choice.passed_over, choice.remark

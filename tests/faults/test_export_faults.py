@@ -1102,7 +1102,7 @@ def test_e9_inspect_says_why_an_engine_does_not_fit_and_what_to_run(
         "fp32": "runs",
         "waveform": "runs",
         "trt": f"{mismatch({**STAMP, 'targets': [80, 86]}, this_machine())}; build it where it "
-        "shall run: rrtn export --trt",
+        "shall run: rrtn export RUN --trt",
     }
     assert here["trt"].startswith("built ")
 

@@ -89,7 +89,8 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     compared with the first.
 
     Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its
-    first run. Of a cross-validation, metrics and clips are those of all folds. Raises what `evaluate` raises.
+    first run. Of a cross-validation, metrics and clips are those of all folds, and it has no
+    export. Raises what `evaluate` raises.
     """
     first, *others = runs
     evaluation = evaluate(first, ridge=True, others=others)
@@ -108,7 +109,8 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         training=_training(histories, "used" if evaluation.folds else "best", evaluation.epoch),
         quality=_quality(evaluation),
         compared=_compared(evaluation),
-        export=_export(RunFolder(shown).export),
+        export=None if evaluation.folds else _export(RunFolder(shown).export),
+        export_command=f"rrtn export {quoted(shown)}",
         clips=clips_of_evaluation(config, evaluation),
         ranked_by=rule_of_errors(config.data.columns),
         clip_seconds=config.frontend.clip_seconds,

@@ -96,7 +96,8 @@ def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle
 
 
 UNPROVEN = (
-    "not compared with PyTorch: run rrtn tune, or rrtn export --trt here; --backend trt takes it as it is"
+    "not compared with PyTorch: run rrtn tune, or export its run here with --trt; "
+    "--backend trt takes it as it is"
 )
 
 
@@ -326,7 +327,18 @@ def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
         choose_backend(bundle, "trt")
     error = caught.value
     assert (error.subject, error.came) == ("--backend trt", "cannot be loaded")
-    assert error.fix == "run: rrtn export --trt, or see: rrtn doctor"
+    assert error.fix == "export its run again with --trt, or see: rrtn doctor"
+
+
+@pytest.mark.parametrize(("name", "flags"), [("trt", " --trt"), ("cpu", ""), ("mnn", " --mnn")])
+def test_what_a_backend_lacks_is_exported_from_the_bundles_run(
+    name: str, flags: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.path)
+    Path("runs/a/checkpoints").mkdir(parents=True)
+    with pytest.raises(UnavailableError) as caught:
+        choose_backend(replace(only(bundle, "none"), provenance={"run": "runs/a"}), name)
+    assert caught.value.fix.endswith(f"rrtn export runs/a{flags}, or see: rrtn doctor")
 
 
 def test_what_is_slower_than_the_chosen_needs_no_reason(
@@ -362,7 +374,7 @@ def test_a_file_that_is_not_the_bundles_stops_auto(bundle: Bundle, monkeypatch: 
             "trt",
             None,
             r"--backend trt \| built by tensorrt .* not installed here \| "
-            r"expected an engine for this machine \| run: rrtn export --trt, or see: rrtn doctor",
+            r"expected an engine for this machine \| export its run again with --trt, or see: rrtn doctor",
         ),
         (
             "cuda",

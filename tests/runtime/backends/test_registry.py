@@ -33,6 +33,7 @@ FAKE = replace(
     batch_size=5,
     bench_batches=(2, 3),
     wanted="a fake",
+    export_flags=None,
     fix="make one",
     load=load_fake,
     diagnose=lambda: Diagnosis("note", "not a real one"),

@@ -423,7 +423,7 @@ def test_e9_an_engine_of_elsewhere_never_meets_tensorrt(
 ) -> None:
     (bundle.path / "model.engine").unlink()  # nor is its file read
     with pytest.raises(
-        UnavailableError, match=rf"model.engine \| .*{reason} \| .* \| run: rrtn export --trt"
+        UnavailableError, match=rf"model.engine \| .*{reason} \| .* \| export its run again with --trt"
     ):
         trt_backend_from_bundle(bundle, bundle.variants[0], machine=machine)
 
@@ -440,7 +440,9 @@ def test_e10_a_changed_engine_never_reaches_the_loader(
 
 @pytest.mark.usefixtures("no_tensorrt")
 def test_onnx_is_no_engine(bundle: Bundle) -> None:
-    with pytest.raises(ModelError, match=r"\| kind onnx \| expected an engine \| run: rrtn export --trt"):
+    with pytest.raises(
+        ModelError, match=r"\| kind onnx \| expected an engine \| export its run again with --trt"
+    ):
         trt_backend_from_bundle(bundle, variant_of(kind="onnx"), machine=RTX)
 
 

@@ -83,6 +83,40 @@ def test_a_variant_that_is_not_there_is_none(folder: Path) -> None:
     assert bundle.variant("fp32") == bundle.variants[0]
 
 
+def _lacks(model: Path) -> str:
+    """What to do about a bundle without embeddings."""
+    with pytest.raises(ModelError, match="gives scores only") as caught:
+        Scorer(model, "cpu", embeddings=True)
+    return caught.value.fix
+
+
+def test_the_advice_to_export_again_names_the_bundles_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RUN left out would be the newest run, which may be another one."""
+    monkeypatch.chdir(folder.parent)
+    unknown = "export its run again with --embeddings"
+    assert _lacks(folder) == unknown
+    edit_manifest(folder, provenance={"run": "runs/a b"})
+    assert _lacks(folder) == unknown  # it is not here
+    Path("runs/a b/checkpoints").mkdir(parents=True)
+    assert _lacks(folder) == "rrtn export 'runs/a b' --embeddings"
+    copied = folder.rename("runs/a b/export")
+    Path("runs/a b").rename("runs/c")  # renamed since: where the bundle lies is what counts
+    assert not copied.exists()
+    for model in ("runs/c", "runs/c/export", "runs/c/export/model.onnx"):
+        assert _lacks(Path(model)) == "rrtn export runs/c --embeddings"
+
+
+def test_a_run_without_a_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/a/checkpoints").mkdir(parents=True)
+    for named in ("runs/a", "runs/a/export", "runs/a/export/bundle.json"):
+        with pytest.raises(ModelError) as caught:
+            load_bundle(named)
+        assert caught.value.fix.startswith("rrtn export runs/a")
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
 def test_a_model_that_was_changed_is_refused_by_both_hashes(folder: Path, damage: str) -> None:
     content = bytearray((folder / "model.onnx").read_bytes())

@@ -188,6 +188,7 @@ def test_folds_of_data_that_were_changed_are_not_evaluated(
 
 def test_report_takes_the_folds(crossed: FoldRuns, tmp_path: Path) -> None:
     page = report([crossed.out], out=tmp_path / "page.html").read_text()
+    assert "rrtn export" not in page  # it cannot be
     assert "CCC on 4 folds" in page
     assert "predicted by the run that did not hear its speaker" in page
     assert "chosen on these clips" not in page

@@ -24,6 +24,7 @@ from rrtn.runtime.backends import variant_rows
 from rrtn.runtime.bundle import MANIFEST
 from rrtn.runtime.errors import ConfigError, DataError
 from rrtn.runtime.system.files import write_json
+from rrtn.runtime.system.host import quoted
 from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
@@ -114,7 +115,7 @@ def test_names_are_text_wherever_they_stand(run: Path) -> None:
 
 
 def test_a_run_that_is_not_exported_says_how(run: Path) -> None:
-    assert "Not exported yet: rrtn export" in Page(report([run])).text
+    assert f"Not exported yet: rrtn export {quoted(run)}\n" in Page(report([run])).text
 
 
 def test_the_speeds_of_another_bundle_are_refused(tmp_path: Path) -> None:
