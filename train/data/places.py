@@ -139,12 +139,12 @@ def _are_names(value: object) -> TypeGuard[list[str]]:
 
 
 def place_fix(**places: str) -> str:
-    """How data are told where they lie: by options, or by the settings in their folder, for every command.
+    """How data are told where they lie: by options, which evaluate lacks, or by the settings in their folder.
 
-    file_column="NAME" -> `--file-column NAME (in data.toml: file_column)`.
+    file_column="NAME" -> `--file-column NAME (for evaluate write into data.toml: file_column)`.
     """
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in places.items())
-    return f"{options} (in {SETTINGS}: {', '.join(places)})"
+    return f"{options} (for evaluate write into {SETTINGS}: {', '.join(places)})"
 
 
 def _table_in(folder: Path) -> Path:

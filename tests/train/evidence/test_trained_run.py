@@ -78,15 +78,15 @@ def test_what_is_wrong_with_other_data_is_mended_beside_its_table(
     settings, table = folder / "data.toml", folder / "data_info.csv"
     assert refusal(table) == (
         f"{table} | not a folder | expected one with data_info.csv and wav/ | "
-        f"--csv {table} --audio FOLDER (in data.toml: csv, audio)"
+        f"--csv {table} --audio FOLDER (for evaluate write into data.toml: csv, audio)"
     )
     table.write_text("\n".join(csv_lines).replace("File_ID", "Datei"))
-    assert refusal(folder).endswith(" | --file-column NAME (in data.toml: file_column)")
+    assert refusal(folder).endswith(" | --file-column NAME (for evaluate write into data.toml: file_column)")
     settings.write_text("file_column = 'Datei'")
     assert _other_data(folder, TRAINED, "Val").splits["Val"].clips
     settings.unlink()
     table.write_text("\n".join(csv_lines).replace("[00009]", "../00009"))
-    assert refusal(folder).endswith("--audio FOLDER (in data.toml: audio)")
+    assert refusal(folder).endswith("--audio FOLDER (for evaluate write into data.toml: audio)")
     table.write_text("\n".join(csv_lines).replace("Awe", "Joy").replace("Fear", "Rage"))
     assert refusal(folder).startswith(
         f"{table} | no column Awe, Fear | expected one at least of what the run "
@@ -94,8 +94,14 @@ def test_what_is_wrong_with_other_data_is_mended_beside_its_table(
     table.rename(folder / "a.csv")
     (folder / "b.csv").touch()
     assert refusal(folder).endswith(
-        "| name the table data_info.csv, or give it: --csv FILE (in data.toml: csv)"
+        "| name the table data_info.csv, or give it: --csv FILE (for evaluate write into data.toml: csv)"
     )
+    settings.write_text("csv = 'a.csv'\naudio = 'wav'")
+    assert refusal(folder).startswith(f"{folder / 'a.csv'} | no column Awe")
+    settings.unlink()
     (folder / "a.csv").unlink()
     (folder / "b.csv").unlink()
-    assert f"| --csv FILE --audio {folder} (in data.toml: csv, audio); recordings alone" in refusal(folder)
+    assert (
+        f"| --csv FILE --audio {folder} (for evaluate write into data.toml: csv, audio); recordings alone"
+        in refusal(folder)
+    )
