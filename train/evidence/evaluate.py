@@ -181,19 +181,19 @@ def _check_folds(seeds: _Seeds, submission: Path | None) -> None:
 
 def _check_comparable(ours: _Seeds, theirs: _Seeds) -> None:
     """Raises ConfigError where the two cannot be compared."""
-    flag = f"--compare {theirs.folder}"
+    subject = str(theirs.folder)
     if theirs.folds and not theirs.is_on_its_own_val:
-        raise ConfigError(flag, _OF_FOLDS, fix="leave --data and --split out, or name one fold")
+        raise ConfigError(subject, _OF_FOLDS, fix="leave --data and --split out, or name one fold")
     trained = [RunFolder(one).best for one in theirs.folds or theirs.runs]
     if missing := [best for best in trained if not (best / POINTER).is_file()]:
         raise ConfigError(
-            flag,
+            subject,
             f"no checkpoint in {missing[0]}",
             wanted="a run that has trained for an epoch, or a folder of such runs",
         )
     if len(theirs.runs) != len(ours.runs):
         came, wanted = counted(len(theirs.runs), "seed"), f"{len(ours.runs)}, as many as {ours.folder} has"
-        raise ConfigError(flag, came, wanted=wanted)
+        raise ConfigError(subject, came, wanted=wanted)
 
 
 def _check_submission(target: Path, seeds: _Seeds) -> None:
@@ -273,18 +273,19 @@ def _groups(
 
 
 def _comparison(run: Path, seeds: Sequence[Predictions], other: _Seeds) -> Comparison:
-    flag = f"--compare {other.folder}"
+    subject = str(other.folder)
     theirs = [predictions_of_run(one, data=other.data, split=other.split) for one in other.runs]
     if not all(same_clips(seeds[0], their) for their in theirs):
+        command = f"rrtn evaluate {quoted(run)} --compare {quoted(other.folder)} --data DIR"
         raise DataError(
-            flag,
+            subject,
             f"other clips, targets or ratings than {run}",
             wanted="runs on the same data",
-            fix="evaluate both on the same data: add --data DIR",
+            fix=f"judge both on one data set: {command}",
         )
     ours, theirs = [seed.of_ratings() for seed in seeds], [their.of_ratings() for their in theirs]
     if not ours[0].targets:
-        raise ConfigError(flag, "classes alone", wanted="runs with rated targets")
+        raise ConfigError(subject, "classes alone", wanted="runs with rated targets")
     with Progress("compare speaker by speaker"):
         return compare(scores_of_seeds(ours), scores_of_seeds(theirs), ours[0].rated, ours[0].speakers)
 

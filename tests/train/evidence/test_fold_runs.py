@@ -200,6 +200,18 @@ def test_the_page_of_folds_calls_no_epoch_the_best(crossed: FoldRuns, tmp_path: 
     assert "best: epoch" not in page
 
 
+def test_runs_on_other_clips_are_told_what_compares_them(crossed: FoldRuns) -> None:
+    """In words for evaluate and for report, which has neither --compare nor --data."""
+    one, other = crossed.out / "fold1", crossed.out / "fold2"
+    for ask in (lambda: evaluate(one, others=[other]), lambda: report([one, other])):
+        with pytest.raises(DataError) as caught:
+            ask()
+        assert str(caught.value) == (
+            f"{other} | other clips, targets or ratings than {one} | expected runs on the same data | "
+            f"judge both on one data set: rrtn evaluate {one} --compare {other} --data DIR"
+        )
+
+
 def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"fold1 \| made with other settings: optim\.epochs: 2 -> 3"):
         fold_runs(settings(folder, epochs=3), folds="loso", out=crossed.out)
@@ -208,7 +220,7 @@ def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Pa
     with pytest.raises(ConfigError, match="leave --data, --split and --submission out"):
         evaluate(crossed.out, split="Train")
     for given in ({"split": "Train"}, {"data": folder / "data"}):
-        with pytest.raises(ConfigError, match=r"--compare .*cv \| a cross-validation, .* leave --data and"):
+        with pytest.raises(ConfigError, match=r"^\S*cv \| a cross-validation, .* leave --data and"):
             evaluate(crossed.out / "fold1", ridge=False, others=[crossed.out], **given)
 
 
