@@ -39,6 +39,7 @@ from .trained_run import predictions_of_run
 # as the paper calls them
 METHODS: Final = {"vanilla": "vanilla", "rrtn": "RRTN w/o RUWL", "rrtn-ruwl": "RRTN w RUWL"}
 SYNTHETIC: Final = "SYNTHETIC data: it shows that everything works, and says nothing about real voices"
+_LEAST_BASE: Final = 0.01  # CCC: a gain over less is a share of next to nothing
 HEADER: Final = (
     "encoder",
     "method",
@@ -230,9 +231,9 @@ class Table2:
 def gain(ccc: float, before: float) -> float | None:
     """The gain in percent of `before`, as the paper counts.
 
-    None where `before` is not above 0: there is nothing to be relative to.
+    None where `before` is below 0.01: there is nothing to be relative to.
     """
-    return 100 * (ccc - before) / before if before > 0 else None
+    return 100 * (ccc - before) / before if before >= _LEAST_BASE else None
 
 
 def paper_of(row: Table2Row) -> tuple[float, float | None, float | None]:

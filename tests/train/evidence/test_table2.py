@@ -148,6 +148,11 @@ class TestGains:
         assert gain(0.1, 0.0) is None
         assert gain(0.1, -0.1) is None
 
+    def test_next_to_nothing_is_no_base_of_a_gain(self) -> None:
+        """-0.1 over 0.0002 would be -50100.0%."""
+        assert gain(-0.1, 0.0002) is gain(0.3, 0.0099) is None
+        assert gain(0.03, 0.01) == pytest.approx(200)
+
 
 def test_the_rows_are_the_papers_in_its_order() -> None:
     assert [row[:3] for row in ROWS] == [
