@@ -27,6 +27,7 @@ from .options import (
     VariantOption,
     bundle_place,
     named_inputs,
+    newest_bundle,
     say_gaps,
     say_other_channel,
     spool_from_options,
@@ -273,7 +274,7 @@ class _Target:
 def _files_of_model(model: Path | None) -> list[Path]:
     """What the model is read from; nothing where there is no model, which is refused later."""
     with contextlib.suppress(ConfigError):
-        chosen = bundle_place(model)
+        chosen = model or newest_bundle()  # bundle_place has notes, which are said once: where it is opened
         return list(chosen.iterdir()) if os.path.isdir(chosen) else [chosen]
     return []
 

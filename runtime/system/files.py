@@ -30,6 +30,7 @@ _NO_NAME: Final = {
     errno.EISDIR: "a file",
     errno.EEXIST: "a folder, or nothing",
 }
+_NOT_ALLOWED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
 _BEFORE: Final = "before"
 _ABANDONED: Final = 24 * 3600.0  # s: no writer takes so long
@@ -73,7 +74,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `target` on success; on failure it is removed."""
     temporary = temporary_name(target)
     # Not mkstemp: its files are the owner's alone, and who else may read is for the umask to say.
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except OSError as error:
+        error.filename = str(target)  # the name that somebody has asked for
+        raise
     try:
         failpoint("write.begin")
         yield temporary
@@ -219,8 +224,11 @@ def name_refused(name: str | bytes | Path, error: OSError) -> ConfigError | None
     return ConfigError(os.fsdecode(name), error.strerror or str(error), wanted=wanted, fix=fix)
 
 
-def write_refused(target: Path, error: OSError) -> RrtnError:
-    """The error for a file that the storage does not take, or whose name it does not take."""
+def write_refused(target: Path, error: OSError, *, elsewhere: str = "choose another folder") -> RrtnError:
+    """The error for a file that the storage does not take, or whose name it does not take.
+
+    `elsewhere` says how the command is told another place.
+    """
     if refused := name_refused(target, error):
         return refused
     if isinstance(error, FileInUseError):
@@ -230,12 +238,11 @@ def write_refused(target: Path, error: OSError) -> RrtnError:
             wanted="a file that can be replaced",
             fix="close it there, and run the command again",
         )
-    return StoppedError(
-        str(target),
-        error.strerror or str(error),
-        wanted="a folder with free space that can be written to",
-        fix="make room there, or choose another folder, and run the command again",
-    )
+    wanted, fix = "a folder with free space that can be written to", f"make room there, or {elsewhere}"
+    if error.errno in _NOT_ALLOWED:
+        wanted, fix = "a folder that can be written to", f"{elsewhere}, or allow writing there"
+    came = error.strerror or str(error)
+    return StoppedError(str(target), came, wanted=wanted, fix=f"{fix}, and run the command again")
 
 
 def fsync(path: Path) -> None:

@@ -21,7 +21,7 @@ from rrtn.commands.options import (
     single_run,
 )
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.errors import ConfigError
+from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.scoring.scorer_settings import ScorerSettings
 
 
@@ -92,6 +92,9 @@ def test_a_newer_run_without_an_export_is_named(
     assert bundle_place(None) == Path("runs/b/export")
     said = "note: runs/a is newer than runs/b/export, and was not exported: rrtn export runs/a"
     assert said in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ModelError, match=r"bundle\.json"):  # it is empty
+        app(["score", "a.wav"], standalone_mode=False)
+    assert " ".join(capsys.readouterr().err.split()).count(said) == 1
     (tmp_path / "runs/a/export/bundle.json").touch()
     os.utime(tmp_path / "runs/b/export/bundle.json", (2**32, 2**32))
     assert bundle_place(None) == Path("runs/b/export")

@@ -20,7 +20,7 @@ from ...runtime.backends.variant_rows import HEADER, cells_of_variant, refusals_
 from ...runtime.bundle import MANIFEST, Bundle, load_bundle
 from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError, ModelError
-from ...runtime.system.files import read_regular, write_output
+from ...runtime.system.files import read_regular, write_output, write_refused
 from ...runtime.system.host import quoted
 from ...runtime.text import counted, difference_text, interval_text, number_text, printable_lines
 from ..checkpoint import Record, metric_of_record, read_info, score_of
@@ -120,7 +120,10 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         settings=read_regular(RunFolder(shown).config).decode(errors="replace"),
     )
     target = out or RunFolder(first).report
-    write_output(target, page.encode())
+    try:
+        write_output(target, page.encode())
+    except OSError as error:
+        raise write_refused(target, error, elsewhere="name another file by --out") from error
     return target
 
 

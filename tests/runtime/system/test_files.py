@@ -19,6 +19,7 @@ from rrtn.runtime.system.files import (
     temporary_name,
     write_bytes,
     write_json,
+    write_refused,
 )
 
 
@@ -43,6 +44,27 @@ def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> N
         raise KeyboardInterrupt
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert names_in(tmp_path) == ["a.bin"]
+
+
+def test_a_folder_that_takes_no_file_is_told_by_the_name_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)  # a test may be root, whom no mode stops
+    with pytest.raises(PermissionError) as caught:
+        write_bytes(tmp_path / "a.bin", b"content")
+    assert caught.value.filename == str(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_where_writing_is_not_allowed_room_is_no_remedy(number: int) -> None:
+    error = write_refused(Path("d/a.csv"), OSError(number, os.strerror(number)))
+    assert str(error) == (
+        f"d/a.csv | {os.strerror(number)} | expected a folder that can be written to | "
+        "choose another folder, or allow writing there, and run the command again"
+    )
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])

@@ -1,5 +1,6 @@
 """The page of a run shows names as they are, whatever they are, and does not run them."""
 
+import errno
 import json
 import math
 import re
@@ -22,7 +23,7 @@ from rrtn.commands.evaluate import print_evaluation
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import variant_rows
 from rrtn.runtime.bundle import MANIFEST
-from rrtn.runtime.errors import ConfigError, DataError
+from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.system.files import write_json
 from rrtn.runtime.system.host import quoted
 from rrtn.train import loop
@@ -116,6 +117,19 @@ def test_names_are_text_wherever_they_stand(run: Path) -> None:
 
 def test_a_run_that_is_not_exported_says_how(run: Path) -> None:
     assert f"Not exported yet: rrtn export {quoted(run)}\n" in Page(report([run])).text
+
+
+def test_a_page_whose_folder_takes_no_file_is_written_elsewhere(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(target: Path, _: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(target))
+
+    monkeypatch.setattr(page_of, "write_output", refuse)
+    with pytest.raises(StoppedError) as caught:
+        report([run])
+    assert caught.value.subject == str(run / "report.html")
+    assert caught.value.fix == "name another file by --out, or allow writing there, and run the command again"
 
 
 def test_the_speeds_of_another_bundle_are_refused(tmp_path: Path) -> None:
