@@ -36,6 +36,14 @@ def test_a_name_comes_back_byte_by_byte(name: bytes) -> None:
     assert path_from_cell(cell_from_path(name)) == name
 
 
+@pytest.mark.parametrize("first", "=+-@'")
+def test_who_takes_one_apostrophe_from_the_front_has_the_name(first: str) -> None:
+    """As docs/scoring.md says of names in plain text."""
+    for name in (f"{first}a.wav", f"{first}{first}a.wav"):
+        cell = cell_from_path(name.encode())
+        assert (cell[0], cell.removeprefix("'")) == ("'", name)
+
+
 def test_every_byte_comes_back_at_every_place() -> None:
     rng = np.random.default_rng(0)
     names = [bytes([byte]) for byte in range(1, 256)] + [rng.bytes(rng.integers(1, 12)) for _ in range(2_000)]

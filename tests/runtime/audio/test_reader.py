@@ -228,6 +228,12 @@ def test_silence_ends_above_the_last_bit_of_24_bit_audio(tmp_path: Path, spec: F
     assert read_audio(written(tmp_path / "a.wav", click / 2, 16_000), spec).flags == ("silent",)
 
 
+@pytest.mark.parametrize("samples", [1, 160])
+def test_a_very_short_recording_has_no_flag(tmp_path: Path, spec: FrontendSpec, samples: int) -> None:
+    """As docs/scoring.md says; its start and end tell it."""
+    assert read_audio(written(tmp_path / "a.wav", np.full(samples, 0.5), 16_000), spec).flags == ()
+
+
 @pytest.mark.parametrize(("channels", "rate"), [(9, 16_000), (1, 3_999), (1, 384_001)])
 def test_an_unusual_layout_is_refused(tmp_path: Path, spec: FrontendSpec, channels: int, rate: int) -> None:
     assert (
