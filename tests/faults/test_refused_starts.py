@@ -180,9 +180,10 @@ def test_n20_what_cannot_be_compared_is_refused_before_any_work(
     (tmp_path / "file").touch()
     shutil.rmtree(run / "predictions", ignore_errors=True)
     (tmp_path / "x").mkdir()
-    ended = rrtn("evaluate", run, "--compare", "x" if other == "." else other)
+    named = "x" if other == "." else other
+    ended = rrtn("evaluate", run, "--compare", named)
     assert ended.code == 2
-    assert "--compare" in ended.error
+    assert ended.error.startswith(f"rrtn: {named} | no checkpoint in ")
     assert ended.err.count("\n") == 1
     assert not (run / "predictions").exists()
 
