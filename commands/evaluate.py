@@ -165,8 +165,8 @@ def _print_classes(evaluation: "Evaluation") -> None:
     table = Table("class target", *numbers("UAR"), *([Column("95%")] if known else []), *numbers("classes"))
     for j, target in enumerate(evaluation.classes):
         cells = [interval_text(*intervals[j])] if known else []
-        present, known = int(evaluation.tables[j].any(1).sum()), len(target.classes)
-        classes = str(known) if present == known else f"{present} of {known}"
+        here, learned = int(evaluation.tables[j].any(1).sum()), len(target.classes)
+        classes = str(learned) if here == learned else f"{here} of {learned}"
         table.add_row(target.name, number_text(evaluation.uar[j]), *cells, classes)
     few = f"a class is of fewer than {FEWEST_SPEAKERS} speakers"
     interval = "95% by resampling speakers" if known else f"no 95% interval: {evaluation.no_evidence or few}"

@@ -197,11 +197,12 @@ def _check_command(data: "DataConfig") -> str:
     from ..train.data.places import settings_of_folder
 
     own = settings_of_folder(Path(data.dir))
-    arguments = [] if data.csv and Path(data.csv).parent == Path(data.dir) else [data.dir]
+    is_place = data.csv != own.get("csv", "") and Path(data.csv).parent == Path(data.dir)
+    arguments = [] if is_place else [data.dir]
     for name, flag in _FLAGS_OF_DATA.items():
         value = getattr(data, name)
         value = [*value] if isinstance(value, tuple) else value
-        if value and value != own.get(name):
+        if value != (own.get(name) or type(value)()):
             arguments += [flag, ",".join(value) if isinstance(value, list) else str(value)]
     return " ".join(["rrtn data check", *map(quoted, arguments)])
 

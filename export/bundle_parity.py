@@ -9,6 +9,7 @@ from ..runtime.backends.registry import kinds_for_variant
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.progress import Progress
+from ..train.run_folder import RunFolder
 from .parity import Parity, Probe, parity_of_backend
 from .source import probe_of_source, source_of_run
 
@@ -86,9 +87,10 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
 
 
 def _run_of(bundle: Bundle) -> Path:
-    if bundle.run:
-        return bundle.run
     recorded = bundle.provenance.get("run", "")
+    for run in (bundle.path.parent, Path(recorded)):
+        if RunFolder(run).checkpoints.is_dir():
+            return run
     raise ModelError(
         str(bundle.path),
         f"its run, {recorded}, is not here" if recorded else "it does not say of which run it is",

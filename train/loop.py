@@ -246,10 +246,11 @@ class _Training:
             self.are_samples_checked = True
         record = _record(self.stepper, self.info, scores, self.validation, self.plan)
         self.info = replace(self.info, epoch=record["epoch"], history=[*self.info.history, record])
-        is_best = self.best is None or score_of(record) > self.best.score
-        if is_best:
+        is_better = self.best is None or score_of(record) > self.best.score
+        if self.best is None or is_better:
             self.best = self.info
-        elif self.best and self.best.epoch == self.info.epoch and self.best.history[-1] != record:
+        is_best = self.best.epoch == self.info.epoch  # it may be from before a kill
+        if is_best and score_of(record) < self.best.score:
             self.display.say(
                 f"note: epoch {self.info.epoch} was trained before, too, and then had a higher "
                 f"Val {METRIC_NAMES[self.best.metric]}, {self.best.score:.4f}: those weights are kept"
@@ -257,7 +258,7 @@ class _Training:
         self.stepper.sums.zero_()
         if self.world.is_first:
             append_history(self.run, record)
-            self._save(is_best=is_best)
+            self._save(is_best=is_better)
         self.display.end_epoch(record, is_best=is_best)
 
     def _validate(self) -> Float32:

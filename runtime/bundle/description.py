@@ -27,7 +27,6 @@ MNN_SCHEMA: Final = 4  # a file is in MNN's format
 _SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA, MNN_SCHEMA)
 MANIFEST: Final = "bundle.json"
 _OF_RUN: Final = "export"  # the bundle's folder in a run
-_CHECKPOINTS: Final = "checkpoints"  # what a run must have to be exported
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 _EXPORTED: Final = "what rrtn export writes"
@@ -178,18 +177,15 @@ class Bundle:
         """The variant of this name; None where the bundle has no such variant."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
-    @property
-    def run(self) -> Path | None:
-        """Which run it was exported from, where that is here: that around it, or the one that it names."""
-        recorded = self.provenance.get("run")
-        return _run_among(self.path.parent, *([Path(recorded)] if recorded else []))
-
     def export_again(self, flags: str = "") -> str:
-        """What to do about a file that it lacks, or that is broken."""
+        """What to do about a file that it lacks, or that is broken: the run around it, or that it names."""
         flags = f" {flags}" if flags else ""
-        if self.run is None:
+        if self.path.name == _OF_RUN:
+            return f"rrtn export {quoted(self.path.parent)}{flags}"
+        run = self.provenance.get("run")
+        if run is None or not os.path.isdir(run):
             return _EXPORT_AGAIN + (flags and f" with{flags}")
-        return f"rrtn export {quoted(self.run)}{flags}"
+        return f"rrtn export {quoted(run)}{flags} --out {quoted(self.path)}"
 
     def read(self, variant: Variant) -> bytes:
         """The content of the variant's file, once it is checked.
@@ -488,17 +484,12 @@ def _no_bundle(path: Path, reason: str = "") -> ModelError:
     folder.
     """
     folder = path.parent if path.name == MANIFEST else path
-    run = _run_among(folder, folder.parent)
+    run = folder.parent if folder.name == _OF_RUN else folder
     wanted = "a bundle's folder, or an .onnx file that rrtn export wrote"
-    fix = f"rrtn export {quoted(run)}" if run else "run rrtn export"
+    fix = f"if {run} is a run: rrtn export {quoted(run)}" if os.path.isdir(run) else "run rrtn export"
     if reason or not folder.is_dir():
         return ModelError(str(path), reason or "not there", wanted=wanted, fix=fix)
     return ModelError(str(folder), f"no {MANIFEST} in it", wanted=wanted, fix=f"{fix}, or name its folder")
-
-
-def _run_among(*folders: Path) -> Path | None:
-    """The first of these that is a run with checkpoints."""
-    return next((folder for folder in folders if os.path.isdir(folder / _CHECKPOINTS)), None)
 
 
 def _not_exported(path: Path, came: str) -> ModelError:

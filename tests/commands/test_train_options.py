@@ -40,12 +40,15 @@ def test_a_dry_run_names_the_command_that_decodes(corpus: Path, tmp_path: Path) 
     table, audio = tmp_path / "my ratings.csv", corpus / "wav"
     table.write_bytes((corpus / "data_info.csv").read_bytes())
     (tmp_path / "data.toml").write_text(f"audio = '{audio}'\n")
+    (own := tmp_path / "own").mkdir()
+    (own / "data.toml").write_text(f"csv = '{table}'\naudio = '{audio}'\n")
     settings = tmp_path / "my.toml"
     settings.write_text(f"[data]\ndir = '{corpus}'\ntargets = ['Awe', 'Fear']\nchannel = 1\n")
     for options, check in (
         (["--data", str(corpus)], [str(corpus)]),
         (["--csv", str(table), "--scale", "0:2"], ["--csv", str(table), "--scale", "0:2"]),
         (["--config", str(settings)], [str(corpus), "--targets", "Awe,Fear", "--channel", "1"]),
+        (["--data", str(own)], [str(own)]),
     ):
         ended = CliRunner().invoke(app, ["train", *options, "--dry-run"])
         line = ended.stderr.splitlines()[-1]

@@ -204,7 +204,10 @@ def test_options_are_checked() -> None:
         )
 
 
-def test_targets_that_no_engine_can_have_are_refused_before_the_run_is_read(tmp_path: Path) -> None:
+def test_targets_that_no_engine_can_have_are_refused_before_the_run_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "installed_flavour", lambda: "tensorrt_rtx")
     with pytest.raises(ConfigError, match=r"--targets \| 71, 72 \| expected some of \d+, "):
         publish.publish(tmp_path, wanted=Wanted(trt=True, engine=EngineOptions(targets=(80, 71, 72))))
 

@@ -197,7 +197,7 @@ def synthesise(
         _write_corpus(corpus, clips, workers=workers or usable_cpus(), progress=progress)
     except OSError as error:
         refused = write_refused(error.filename or out, error)
-        if isinstance(refused, StoppedError):
+        if isinstance(refused, StoppedError) and not isinstance(error, PermissionError):
             refused.fix = f"make room there, remove {out}, and run the same command again"
         raise refused from error
     return out

@@ -150,10 +150,12 @@ def _check_new(out: Path, toml: bytes | None = None) -> None:
 
 
 def _with_own_settings(request: ImportRequest) -> ImportRequest:
-    """With what a data.toml beside one's own table says, where no flag says otherwise. Raises ConfigError."""
+    """With what the data.toml of one's own table says, where no flag says otherwise. Raises ConfigError."""
     source = request.source
     folder = source if source.is_dir() else source.parent
     if source.is_dir() and (is_audformat(source) or _is_avb(source)):
+        return request
+    if source.is_file() and not _is_table_of(folder, source):
         return request
     asked = {name: value for name, value in request.settings.items() if value is not None}
     settings = with_settings_of_data({"data": {"dir": str(folder), **asked}})["data"]
@@ -164,6 +166,13 @@ def _with_own_settings(request: ImportRequest) -> ImportRequest:
         settings={name: value for name, value in settings.items() if name not in ("dir", *names)},
         places=replace(places_of_folder(folder), **flags),
     )
+
+
+def _is_table_of(folder: Path, table: Path) -> bool:
+    """Whether the folder's data.toml is about it, and not about another table or of another program."""
+    with contextlib.suppress(ConfigError, DataError):
+        return resolved(places_of_folder(folder).table(folder)) == resolved(table)
+    return False
 
 
 def _is_avb(source: Path) -> bool:
@@ -348,6 +357,9 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, 
             "person may be in Train and Val (--speaker-column NAME)"
         )
     people = [speakers[i] or f"\0{rows[i]['File_ID']}" for i in dealt]
+    if dealt != [*range(len(rows))] and len({*people}) < 2:
+        came, fix = "no clip in Val, and Train is of 1 speaker", "deal all clips anew: --split 0.7,0.15,0.15"
+        raise DataError(str(table.path), came, wanted="a Val, or a Train of several speakers", fix=fix)
     for i, split in zip(dealt, splits_of_speakers(people, shares, seed=request.seed), strict=True):
         splits[i] = split
     clips = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS)

@@ -103,7 +103,9 @@ def constant_targets(data: DataSet) -> list[str]:
 
 def constant_in(data: DataSet, split: str) -> list[str]:
     """A warning with the targets that are constant in a split, and one with such class targets."""
-    constant = [name for name, values in _values(data, split) if len(values) == 1]
+    counts = (~np.isnan(data.splits[split].ratings)).sum(0).tolist() if split in data.splits else []
+    several = zip(_values(data, split), counts, strict=False)
+    constant = [name for (name, values), count in several if len(values) == 1 < count]
     found = {
         "CCC of 0": [name for name in data.targets if name in constant],
         "UAR": [name for name in data.columns.names[len(data.targets) :] if name in constant],

@@ -276,12 +276,15 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: _Seeds) -> Compa
     subject = str(other.folder)
     theirs = [predictions_of_run(one, data=other.data, split=other.split) for one in other.runs]
     if not all(same_clips(seeds[0], their) for their in theirs):
-        command = f"rrtn evaluate {quoted(run)} --compare {quoted(other.folder)} --data DIR"
+        fix = "judge both on one data set: "
+        fix += f"rrtn evaluate {quoted(run)} --compare {quoted(other.folder)} --data DIR"
+        if other.folds or folds_in(run):
+            fix = "compare a cross-validation with another one of the same data, or name one of its folds"
         raise DataError(
             subject,
             f"other clips, targets or ratings than {run}",
             wanted="runs on the same data",
-            fix=f"judge both on one data set: {command}",
+            fix=fix,
         )
     ours, theirs = [seed.of_ratings() for seed in seeds], [their.of_ratings() for their in theirs]
     if not ours[0].targets:

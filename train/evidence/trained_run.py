@@ -246,20 +246,37 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
     Raises DataError where the folder says that people rated on other scales.
     """
     own = config_of_folder(folder)
-    choice, columns = scale_choice(own.scale), config.data.columns
-    for name, learned in zip(columns.targets, columns.scales, strict=True):
-        theirs = choice.given(name)
-        if theirs and theirs != learned and folder.resolve() != Path(config.data.dir).resolve():
-            came = f"{name} was rated on {theirs} by its {SETTINGS}"
-            fix = f"write the ratings on {learned}, there and in the table"
-            raise DataError(f"--data {folder}", came, wanted=f"{learned}, as the run learned it", fix=fix)
     channel = own.channel or config.data.channel or None
     labels = labels_of_settings(config.data, learned=True)
-    data = read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
+    unlike = _other_scales(folder, config)
+    try:
+        data = read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
+    except DataError:
+        if unlike:  # which is why
+            raise next(iter(unlike.values())) from None
+        raise
+    for name, error in unlike.items():
+        k = config.data.targets.index(name)
+        if any(not np.isnan(part.ratings[:, k]).all() for part in data.splits.values()):
+            raise error
     if own.channel or not channel:
         return data
     its_own = f"write the channel of these files, such as channel = 1, into {folder / SETTINGS}"
     return replace(data, without_channel=f"the run was trained on channel {channel} of its files: {its_own}")
+
+
+def _other_scales(folder: Path, config: Config) -> dict[str, DataError]:
+    """The targets that other data say they rated on another scale than the run's -> the error for it."""
+    if folder.resolve() == Path(config.data.dir).resolve():
+        return {}
+    choice, columns, found = scale_choice(config_of_folder(folder).scale), config.data.columns, {}
+    for name, learned in zip(columns.targets, columns.scales, strict=True):
+        if (theirs := choice.given(name)) and theirs != learned:
+            came = f"{name} was rated on {theirs} by its {SETTINGS}"
+            fix = f"write the ratings on {learned}, there and in the table"
+            wanted = f"{learned}, as the run learned it"
+            found[name] = DataError(f"--data {folder}", came, wanted=wanted, fix=fix)
+    return found
 
 
 def _is_what_was_learned(info: CheckpointInfo, config: Config, data: DataSet) -> bool:

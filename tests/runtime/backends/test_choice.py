@@ -335,10 +335,10 @@ def test_what_a_backend_lacks_is_exported_from_the_bundles_run(
     name: str, flags: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(bundle.path)
-    Path("runs/a/checkpoints").mkdir(parents=True)
+    Path("runs/a").mkdir(parents=True)
     with pytest.raises(UnavailableError) as caught:
         choose_backend(replace(only(bundle, "none"), provenance={"run": "runs/a"}), name)
-    assert caught.value.fix.endswith(f"rrtn export runs/a{flags}, or see: rrtn doctor")
+    assert caught.value.fix.endswith(f"rrtn export runs/a{flags} --out {bundle.path}, or see: rrtn doctor")
 
 
 def test_what_is_slower_than_the_chosen_needs_no_reason(

@@ -99,8 +99,8 @@ def test_the_advice_to_export_again_names_the_bundles_run(
     assert _lacks(folder) == unknown
     edit_manifest(folder, provenance={"run": "runs/a b"})
     assert _lacks(folder) == unknown  # it is not here
-    Path("runs/a b/checkpoints").mkdir(parents=True)
-    assert _lacks(folder) == "rrtn export 'runs/a b' --embeddings"
+    Path("runs/a b").mkdir(parents=True)
+    assert _lacks(folder) == f"rrtn export 'runs/a b' --embeddings --out {folder}"
     copied = folder.rename("runs/a b/export")
     Path("runs/a b").rename("runs/c")  # renamed since: where the bundle lies is what counts
     assert not copied.exists()
@@ -110,11 +110,14 @@ def test_the_advice_to_export_again_names_the_bundles_run(
 
 def test_a_run_without_a_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("runs/a/checkpoints").mkdir(parents=True)
+    Path("runs/a").mkdir(parents=True)
     for named in ("runs/a", "runs/a/export", "runs/a/export/bundle.json"):
         with pytest.raises(ModelError) as caught:
             load_bundle(named)
-        assert caught.value.fix.startswith("rrtn export runs/a")
+        assert caught.value.fix.startswith("if runs/a is a run: rrtn export runs/a")
+    with pytest.raises(ModelError) as caught:
+        load_bundle("runs/b")
+    assert caught.value.fix == "run rrtn export"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])

@@ -119,6 +119,10 @@ def test_a_table_of_train_and_test_gets_a_val_out_of_train_by_speakers(own: Path
     assert people[0] != people[1]
     anew = imported(own, tmp_path / "anew", places=places, settings={"scale": ["1:10"]}, shares=(0.5, 0.5, 0))
     assert len(anew.data.splits["Test"].clips) == 0
+    splits = ["partition", *("train" if who == "p1" else "test" for who in PEOPLE)]
+    own.write_text("\n".join(f"{line};{split}" for line, split in zip(lines, splits, strict=True)))
+    with pytest.raises(DataError, match=r"no clip in Val, and Train is of 1 speaker \| .* deal all"):
+        imported(own, tmp_path / "one", places=places, settings={"scale": ["1:10"]})
 
 
 def test_clips_without_a_label_are_told_where_a_split_deals_them_to_train(own: Path, tmp_path: Path) -> None:
@@ -155,6 +159,11 @@ def test_a_folder_that_was_imported_is_imported_again_by_its_own_settings(own: P
     (tmp_path / "data.toml").write_text('file_column = "Datei"\naudio = "takes"\nscale = ["1:10"]\n')
     assert imported(own, tmp_path / "d").data.targets == ("Valence",)
     assert "Datei" not in (tmp_path / "d/data.toml").read_text()
+    for others in ('csv = "other.csv"\ntargets = ["Joy"]\n', 'package = "of another program"\n'):
+        (tmp_path / "data.toml").write_text(others)
+        flags = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+        made = imported(own, tmp_path / f"e{len(others)}", places=flags, settings={"scale": ["1:10"]})
+        assert made.data.targets == ("Valence",)
 
 
 def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:

@@ -379,6 +379,9 @@ def test_other_data_may_lack_targets_which_are_not_judged(run: Path, tmp_path: P
         assert found.counts == (4, 0, 0)
         assert np.isnan(found.figures["ccc"]).tolist() == [False, True, True, False]
         assert found.figures["ccc"][3] == found.figures["ccc"][0]
+    (data / "data.toml").write_text("scale = ['0:1', '{{ 7 * 7 }}=1:5']\n")  # of a target that it lacks
+    assert evaluate(own, ridge=False, data=data).counts == (4, 0, 0)
+    (data / "data.toml").unlink()
     lines = [row[0].rsplit(",", 1)[0] for row in rows]
     (data / "data_info.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=r"no column .* \| expected one at least of what the run learned"):

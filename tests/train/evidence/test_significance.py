@@ -3,6 +3,7 @@ simulated nulls.
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from numpy.typing import NDArray
+from rrtn.commands.evaluate import print_evaluation
 from rrtn.train.evidence.evaluation import Evaluation
 from rrtn.train.evidence.predictions import Predictions
 from rrtn.train.evidence.significance import (
@@ -337,7 +339,7 @@ def test_an_evaluation_says_nothing_of_targets_that_nobody_has_rated() -> None:
     assert low[-1] < found.challenge[2] < high[-1]
 
 
-def test_a_class_target_that_few_have_has_no_interval() -> None:
+def test_a_class_target_that_few_have_has_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     speakers = np.repeat([f"s{i:02d}" for i in range(12)], 5)
     one_hot = np.eye(2)[rng.integers(0, 2, len(speakers))]
@@ -362,6 +364,13 @@ def test_a_class_target_that_few_have_has_no_interval() -> None:
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))["classes"]
     assert document["Type"]["uar_low"] is not None
     assert (document["Mood"]["uar_low"], document["Mood"]["uar_high"]) == (None, None)
+    print_evaluation(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "95% by resampling speakers, not where a class is of fewer than 8 speakers" in shown
+    alike = np.hstack([np.eye(2)[[0] * len(speakers)], rare])  # no clip of the second type
+    print_evaluation(replace(found, seeds=(replace(seed, speakers=("s",) * len(speakers), rated=alike),)))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"Type [\d.]+ 1 of 2 Mood [\d.]+ 2 UAR: .* no 95% interval: ", shown), shown
     none = replace(seed, rated=np.hstack([one_hot, np.full_like(one_hot, np.nan)]))
     found = replace(found, seeds=(none,))
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
