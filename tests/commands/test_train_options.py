@@ -41,7 +41,8 @@ def test_a_dry_run_names_the_command_that_decodes(corpus: Path, tmp_path: Path) 
     table.write_bytes((corpus / "data_info.csv").read_bytes())
     (tmp_path / "data.toml").write_text(f"audio = '{audio}'\n")
     (own := tmp_path / "own").mkdir()
-    (own / "data.toml").write_text(f"csv = '{table}'\naudio = '{audio}'\n")
+    (own / "ratings.csv").write_bytes(table.read_bytes())
+    (own / "data.toml").write_text(f"csv = 'ratings.csv'\naudio = '{audio}'\n")
     settings = tmp_path / "my.toml"
     settings.write_text(f"[data]\ndir = '{corpus}'\ntargets = ['Awe', 'Fear']\nchannel = 1\n")
     for options, check in (
