@@ -95,7 +95,7 @@ def engine_from_onnx(
         config.add_optimization_profile(_profile(builder, network.get_input(0), batches))
     if flavour == "tensorrt_rtx":
         targets = _with_own_gpu(options.targets, trt)
-        check_targets(targets, flavour)
+        check_targets(targets)
         _set_targets(trt, config, targets)
     else:
         targets = (_capability(),)
@@ -355,11 +355,9 @@ def _with_own_gpu(targets: tuple[int, ...], trt: Any) -> tuple[int, ...]:
     return (*targets, here) if hasattr(trt.ComputeCapability, f"SM{here}") else targets
 
 
-def check_targets(targets: tuple[int, ...], flavour: str) -> None:
+def check_targets(targets: tuple[int, ...]) -> None:
     """Raises ConfigError for a compute capability that TensorRT-RTX does not know; TensorRT takes none."""
-    if flavour != "tensorrt_rtx":
-        return
-    names = flavour_of(flavour).module.ComputeCapability.__members__
+    names = flavour_of("tensorrt_rtx").module.ComputeCapability.__members__
     known = [name.removeprefix("SM") for name in names if name.startswith("SM")]
     if unknown := [str(target) for target in targets if str(target) not in known]:
         raise ConfigError("--targets", ", ".join(unknown), wanted=f"some of {', '.join(known)}")

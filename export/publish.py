@@ -84,11 +84,10 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
 
 
 def _check_engine_options(wanted: Wanted) -> None:
-    """Before any work. Where TensorRT does not load, the engine's own failure says so."""
-    flavour = installed_flavour()
-    if flavour and any(recipe in ENGINES for recipe in recipes_of(wanted)):
+    """Before any work. Where TensorRT-RTX does not load, the engine's own failure says so."""
+    if any(recipe in ENGINES for recipe in recipes_of(wanted)) and installed_flavour() == "tensorrt_rtx":
         with contextlib.suppress(UnavailableError):
-            check_targets(wanted.engine.targets, flavour)
+            check_targets(wanted.engine.targets)
 
 
 def _notes(config: Config) -> tuple[str, ...]:

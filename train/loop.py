@@ -246,9 +246,9 @@ class _Training:
             self.are_samples_checked = True
         record = _record(self.stepper, self.info, scores, self.validation, self.plan)
         self.info = replace(self.info, epoch=record["epoch"], history=[*self.info.history, record])
-        is_better = self.best is None or score_of(record) > self.best.score
-        if self.best is None or is_better:
-            self.best = self.info
+        is_better = False
+        if self.best is None or score_of(record) > self.best.score:
+            self.best, is_better = self.info, True
         is_best = self.best.epoch == self.info.epoch  # it may be from before a kill
         if is_best and score_of(record) < self.best.score:
             self.display.say(

@@ -343,21 +343,21 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, 
     """The table with a Split: its own, with a Val out of Train if it lacks one, or one by whole speakers."""
     rows = table.rows
     speakers = [speaker_of(row.get("Subject_ID", "")) for row in rows]
-    notes, how = alike_speakers(speakers), "split by whole speakers"
-    splits, shares, dealt = [""] * len(rows), request.shares or SHARES, [*range(len(rows))]
-    if "Split" in table.columns and request.shares is None:
+    notes, how, shares = alike_speakers(speakers), "split by whole speakers", request.shares or SHARES
+    splits = ["Train"] * len(rows)  # of which clips are dealt to the others
+    if lacks_val := "Split" in table.columns and request.shares is None:
         splits = [split_of(row["Split"]) for row in rows]
         if "Train" not in splits or not {*splits} <= {"Train", "Test"}:
             return _text_table(table, splits), notes
-        how = "no clip in Val: one was taken out of Train, by whole speakers"
-        shares, dealt = _WITHOUT_TEST, [i for i, split in enumerate(splits) if split == "Train"]
+        how, shares = "no clip in Val: one was taken out of Train, by whole speakers", _WITHOUT_TEST
+    dealt = [i for i, split in enumerate(splits) if split == "Train"]
     if nameless := sum(not speakers[i] for i in dealt):
         notes.append(
             f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own, and one "
             "person may be in Train and Val (--speaker-column NAME)"
         )
     people = [speakers[i] or f"\0{rows[i]['File_ID']}" for i in dealt]
-    if dealt != [*range(len(rows))] and len({*people}) < 2:
+    if lacks_val and len({*people}) < 2:
         came, fix = "no clip in Val, and Train is of 1 speaker", "deal all clips anew: --split 0.7,0.15,0.15"
         raise DataError(str(table.path), came, wanted="a Val, or a Train of several speakers", fix=fix)
     for i, split in zip(dealt, splits_of_speakers(people, shares, seed=request.seed), strict=True):

@@ -88,7 +88,8 @@ def evaluate(
             for grouping in groupings
         ),
         remarks=_remarks(
-            {run: [*heard, *_notes(last, split)]} | {theirs.folder: _heard_by(theirs) for theirs in compared}
+            {run: [*heard, *_notes(last, split), *_not_judged(seeds[-1])]}
+            | {theirs.folder: _heard_by(theirs) for theirs in compared}
         ),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
@@ -138,7 +139,7 @@ def _heard_by(seeds: _Seeds) -> list[str]:
 def _notes(evaluated: TrainedRun, split: str) -> list[str]:
     """What else to know of a run's figures on a split."""
     texts = [evaluated.data.hidden] if split == "Test" else []
-    texts += [*constant_in(evaluated.data, split), *_unlabelled(evaluated.data, split)]
+    texts += constant_in(evaluated.data, split)
     if evaluated.config.eval.crop == "full":
         spec, lengths = evaluated.config.frontend, evaluated.clips(split).store.lengths
         if longer := int((lengths > spec.clip_samples).sum()):
@@ -148,13 +149,10 @@ def _notes(evaluated: TrainedRun, split: str) -> list[str]:
     return texts
 
 
-def _unlabelled(data: DataSet, split: str) -> list[str]:
-    """What the run learned and other data do not have."""
-    known = ~np.isnan(data.splits[split].ratings)
-    counts = dict(zip(data.columns.names, known.sum(0).tolist(), strict=True))
-    few = [name for name in data.targets if counts[name] < 2]
-    few += [target.name for target in data.columns.classes if not counts[target.name]]
-    return [f"not judged, since too few clips have it: {', '.join(few)}"] if few else []
+def _not_judged(predictions: Predictions) -> list[str]:
+    """What the run learned, and other data do not have."""
+    few = ", ".join(predictions.unlabelled)
+    return [f"not judged, since too few clips have it: {few}"] if few else []
 
 
 def _remarks(heard: Mapping[Path, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -276,10 +274,11 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: _Seeds) -> Compa
     subject = str(other.folder)
     theirs = [predictions_of_run(one, data=other.data, split=other.split) for one in other.runs]
     if not all(same_clips(seeds[0], their) for their in theirs):
-        fix = "judge both on one data set: "
-        fix += f"rrtn evaluate {quoted(run)} --compare {quoted(other.folder)} --data DIR"
         if other.folds or folds_in(run):
             fix = "compare a cross-validation with another one of the same data, or name one of its folds"
+        else:
+            command = f"rrtn evaluate {quoted(run)} --compare {quoted(other.folder)} --data DIR"
+            fix = f"judge both on one data set: {command}"
         raise DataError(
             subject,
             f"other clips, targets or ratings than {run}",

@@ -184,10 +184,8 @@ class Evaluation:
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
-        """The targets, rated ones first, that too few clips have: fewer than two a rating, none a class."""
-        rated = [name for name, count in zip(self.targets, self.counts, strict=True) if count < 2]
-        classes = zip(self.classes, self.tables, strict=True)
-        return *rated, *(target.name for target, table in classes if not table.any())
+        """The targets that too few clips have."""
+        return self.predictions.unlabelled
 
     @property
     def parts(self) -> dict[str, float]:

@@ -46,6 +46,14 @@ class Predictions:
         rated = self.targets[: len(self.targets) - sum(len(target.classes) for target in self.classes)]
         return Columns(targets=rated, scales=(UNIT,) * len(rated), classes=self.classes)
 
+    @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """The targets, rated ones first, that too few clips have: fewer than two a rating, none a class."""
+        columns, counts = self.columns, (~np.isnan(self.rated)).sum(0)
+        rated = [name for name, count in zip(columns.targets, counts, strict=False) if count < 2]
+        classes = zip(self.classes, columns.groups, strict=True)
+        return *rated, *(target.name for target, group in classes if not counts[group].any())
+
     def of_ratings(self) -> "Predictions":
         """The rated columns alone."""
         k = len(self.columns.targets)

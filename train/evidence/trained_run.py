@@ -21,7 +21,7 @@ from ...runtime.system.files import sha256_of
 from ...runtime.system.host import quoted
 from ...runtime.text import counted
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
-from ..config import Config, fold_of_text
+from ..config import Config, DataConfig, fold_of_text
 from ..data.clip_cache import ClipStore
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
@@ -248,7 +248,7 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
     own = config_of_folder(folder)
     channel = own.channel or config.data.channel or None
     labels = labels_of_settings(config.data, learned=True)
-    unlike = _other_scales(folder, config)
+    unlike = _other_scales(folder, own, config)
     try:
         data = read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
     except DataError:
@@ -265,11 +265,11 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
     return replace(data, without_channel=f"the run was trained on channel {channel} of its files: {its_own}")
 
 
-def _other_scales(folder: Path, config: Config) -> dict[str, DataError]:
-    """The targets that other data say they rated on another scale than the run's -> the error for it."""
+def _other_scales(folder: Path, own: DataConfig, config: Config) -> dict[str, DataError]:
+    """The targets that other data, by their `own` settings, have on another scale than the run -> errors."""
     if folder.resolve() == Path(config.data.dir).resolve():
         return {}
-    choice, columns, found = scale_choice(config_of_folder(folder).scale), config.data.columns, {}
+    choice, columns, found = scale_choice(own.scale), config.data.columns, {}
     for name, learned in zip(columns.targets, columns.scales, strict=True):
         if (theirs := choice.given(name)) and theirs != learned:
             came = f"{name} was rated on {theirs} by its {SETTINGS}"
